@@ -1,0 +1,311 @@
+"""`Clip`: a model with its weights, preprocessing and tokenizer, ready to encode, classify and compare."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Float32, Int, Int32
+from PIL import Image
+from tqdm import tqdm
+
+from clip_jax.config import ClipConfig, ComputeConfig
+from clip_jax.errors import UserError
+from clip_jax.inputs.images import ImageSource
+from clip_jax.inputs.preprocess import preprocess
+from clip_jax.inputs.tokenizer import tokenizer_for
+from clip_jax.models.two_tower import Params, image_embedding, init_params, text_embedding
+from clip_jax.presets import PRESETS, get_config
+from clip_jax.schema import nearest
+from clip_jax.sharding import MeshConfig, batch_sharding, make_mesh
+from clip_jax.weights import released
+
+DEFAULT_TEMPLATE = "a photo of a {}."
+PROGRESS_AFTER_SECONDS = 2
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A CLIP model. `params` is a pure dict of arrays, `compute` how it is run (float32 and exact by default)."""
+
+    config: ClipConfig
+    params: Params
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+
+    def encode_image(
+        self,
+        images: ImageSource | Sequence[ImageSource] | Float[Array, "b size size 3"],
+        normalize: bool = False,
+        batch_size: int = 64,
+    ) -> Float32[np.ndarray, "*b k"]:
+        """Image embeddings, [b, k] for a list and [k] for one image.
+
+        Images are paths, PIL images, uint8 [h, w, 3] arrays in any mix, or one float32 [b, size, size, 3] array
+        that is preprocessed already. Work is split over every local device and shows progress when it takes long.
+        Raises UserError for an image that cannot be read.
+        """
+        if _is_float_array(images):
+            pixels = self._checked_pixels(images)
+            return self._encode(_image_encoder, pixels, normalize, batch_size, "images")
+        if _is_one_image(images):
+            return self.encode_image([images], normalize, batch_size)[0]  # pyright: ignore[reportArgumentType]
+        return self._encode(_image_encoder, images, normalize, batch_size, "images", self.preprocess)
+
+    def encode_text(
+        self, texts: str | Sequence[str] | Int[Array, "b context"], normalize: bool = False, batch_size: int = 256
+    ) -> Float32[np.ndarray, "*b k"]:
+        """Text embeddings, [b, k] for a list and [k] for one string; token ids int32 [b, context] are taken too."""
+        if isinstance(texts, str):
+            return self.encode_text([texts], normalize, batch_size)[0]
+        if isinstance(texts, np.ndarray | jax.Array):
+            tokens = self._checked_tokens(texts)
+            return self._encode(_text_encoder, tokens, normalize, batch_size, "texts")
+        return self._encode(_text_encoder, texts, normalize, batch_size, "texts", self.tokenize)
+
+    def apply_image(self, params: Params, pixels: Float[Array, "b size size 3"], *, intermediates: bool = False) -> Any:
+        """Image embeddings [b, k], not normalised: a pure function of JAX arrays, for jit, grad, vmap and shardings.
+
+        With `intermediates`, also a dict: `layers` [layers, b, n, d] and `pre_projection` features [b, d].
+        """
+        with jax.default_matmul_precision(_precision(self.compute)):
+            embedding, named = image_embedding(params, pixels, self.config, self.compute)
+        return (embedding, named) if intermediates else embedding
+
+    def apply_text(self, params: Params, tokens: Int[Array, "b context"], *, intermediates: bool = False) -> Any:
+        """Text embeddings [b, k], not normalised; otherwise as `apply_image`."""
+        with jax.default_matmul_precision(_precision(self.compute)):
+            embedding, named = text_embedding(params, tokens, self.config, self.compute)
+        return (embedding, named) if intermediates else embedding
+
+    def preprocess(
+        self, images: ImageSource | Sequence[ImageSource], exif: bool = False
+    ) -> Float32[np.ndarray, "b size size 3"]:
+        """Images as the vision tower takes them: resized, cropped and normalised as `config.preprocess` says.
+
+        `exif` applies the orientation that cameras store, which CLIP's own preprocessing does not.
+        """
+        sources = [images] if _is_one_image(images) else images
+        return preprocess(sources, self.config.preprocess, self.config.vision.image_size, exif)  # pyright: ignore[reportArgumentType]
+
+    def tokenize(self, texts: str | Sequence[str]) -> Int32[np.ndarray, "b context"]:
+        """Token ids padded with zeros; over-long text is cut with the end token kept."""
+        tokenizer = tokenizer_for(self.config.tokenizer, self.config.text)
+        return tokenizer([texts] if isinstance(texts, str) else texts)
+
+    def classify(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        labels: Sequence[str],
+        templates: str | Sequence[str] | None = None,
+    ) -> dict[str, float] | list[dict[str, float]]:
+        """The probability of each label, a dict for one image and a list of dicts for several.
+
+        `templates` put a label into words, by default "a photo of a {}."; several are averaged in embedding space.
+        """
+        class_embeddings = self.class_embeddings(labels, templates)
+        one = _is_one_image(images)
+        embeddings = self.encode_image([images] if one else images, normalize=True)  # pyright: ignore[reportArgumentType]
+        logits = self.logit_scale * embeddings @ class_embeddings.T
+        probabilities = np.asarray(jax.nn.softmax(logits, axis=-1))
+        answers = [dict(zip(labels, map(float, row), strict=True)) for row in probabilities]
+        return answers[0] if one else answers
+
+    def similarity(
+        self, images: ImageSource | Sequence[ImageSource], texts: str | Sequence[str]
+    ) -> Float32[np.ndarray, "images texts"]:
+        """The model's logits: cosine similarities times the logit scale."""
+        images = [images] if _is_one_image(images) else images  # pyright: ignore[reportAssignmentType]
+        image = self.encode_image(images, normalize=True)
+        text = self.encode_text([texts] if isinstance(texts, str) else texts, normalize=True)
+        return self.logit_scale * image @ text.T
+
+    def class_embeddings(
+        self, labels: Sequence[str], templates: str | Sequence[str] | None = None
+    ) -> Float32[np.ndarray, "c k"]:
+        """A zero-shot classifier: each label's prompts embedded, normalised, averaged over templates, normalised again.
+
+        Source: section 3.1.4 of the paper. Raises UserError for empty or repeated labels and templates without {}.
+        """
+        labels, templates = check_labels(labels), check_templates(templates)
+        prompts = [template.replace("{}", label) for label in labels for template in templates]
+        embeddings = self.encode_text(prompts, normalize=True).reshape(len(labels), len(templates), -1).mean(axis=1)
+        return embeddings / np.linalg.norm(embeddings, axis=-1, keepdims=True)
+
+    @property
+    def logit_scale(self) -> np.float32:
+        """The multiplier of cosine similarities, already exponentiated."""
+        return np.float32(np.exp(np.float32(self.params["logit_scale"])))
+
+    @cached_property
+    def _placed(self) -> tuple[Params, Mesh]:
+        """The parameters where they are used, and the mesh over which batches are split."""
+        sharding = getattr(self.params["logit_scale"], "sharding", None)
+        if isinstance(sharding, NamedSharding):  # in training they lie on its mesh already
+            return self.params, sharding.mesh  # pyright: ignore[reportReturnType]
+        mesh = make_mesh(MeshConfig(), jax.local_devices())
+        return jax.device_put(self.params, NamedSharding(mesh, P())), mesh
+
+    def _encode(
+        self,
+        encoder: Callable[[ClipConfig, ComputeConfig, bool], Callable[..., Array]],
+        inputs: Sequence[Any] | np.ndarray,
+        normalize: bool,
+        batch_size: int,
+        unit: str,
+        prepare: Callable[[Any], np.ndarray] = lambda batch: batch,
+    ) -> np.ndarray:
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; it must be at least 1")
+        if len(inputs) == 0:
+            return np.zeros((0, self.config.embed_dim), np.float32)
+        params, mesh = self._placed
+        encode = encoder(self.config, self.compute, normalize)
+        rows = _rows(min(batch_size, len(inputs)), batch_size, mesh.shape["data"] * mesh.shape["fsdp"])
+        parts = []
+        with tqdm(total=len(inputs), unit=f" {unit}", delay=PROGRESS_AFTER_SECONDS, leave=False) as progress:
+            for start in range(0, len(inputs), rows):
+                batch = prepare(inputs[start : start + rows])
+                padded = np.concatenate([batch, np.zeros((rows - len(batch), *batch.shape[1:]), batch.dtype)])
+                parts.append(np.asarray(encode(params, jax.device_put(padded, batch_sharding(mesh))))[: len(batch)])
+                progress.update(len(batch))
+        return np.concatenate(parts)
+
+    def _checked_pixels(self, pixels: Any) -> Any:
+        size = self.config.vision.image_size
+        if pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
+            raise UserError(
+                f"preprocessed images must be float32 [b, {size}, {size}, 3], not {list(pixels.shape)}; "
+                "give uint8 images to have them preprocessed"
+            )
+        return np.asarray(pixels, np.float32)
+
+    def _checked_tokens(self, tokens: Any) -> Any:
+        context = self.config.text.context_length
+        if not np.issubdtype(tokens.dtype, np.integer) or tokens.ndim != 2 or tokens.shape[1] != context:
+            raise UserError(f"tokens must be integers [b, {context}], not {tokens.dtype} {list(tokens.shape)}")
+        return np.asarray(tokens, np.int32)
+
+
+def create(name: str, seed: int = 0) -> Clip:
+    """A randomly initialised model of a named architecture, with PyTorch CLIP's initialisation.
+
+    Raises UserError for a name that `list_models()` does not have.
+    """
+    config = get_config(name)
+    return Clip(config, jax.jit(lambda key: init_params(config, key))(jax.random.key(seed)))
+
+
+def load(path_or_name: str | os.PathLike[str], dtype: Any = "float32") -> Clip:
+    """A model from a folder that `save` wrote, or the newest checkpoint of a training workdir.
+
+    `dtype` (float32 or bfloat16) is the type of the parameters and of the computation. Raises UserError.
+    """
+    path = Path(path_or_name).expanduser()
+    if released.is_released(path):
+        config, params = released.read(path)
+    elif path.is_dir():
+        config, params = _read_workdir(path)
+    elif path.exists():
+        raise UserError(f"{path} is not a model; a folder written by clip_jax.save or a training workdir would be")
+    elif str(path_or_name) in PRESETS:
+        raise UserError(f"'{path_or_name}' is an architecture without weights; clip_jax.create makes a random one")
+    else:
+        raise UserError(f"there is no model folder '{path_or_name}'; {nearest(str(path_or_name), PRESETS)}")
+    compute = ComputeConfig(dtype=_dtype_name(dtype))
+    return Clip(config, jax.tree.map(lambda leaf: jnp.asarray(leaf, compute.dtype), params), compute)
+
+
+def save(clip: Clip, path: str | os.PathLike[str], layout: str = "clip_jax") -> None:
+    """Writes a model into the folder `path`, as one safetensors file and one JSON. Raises UserError."""
+    if layout != "clip_jax":
+        raise UserError(f"unknown layout '{layout}'; valid is clip_jax")
+    released.write(Path(path).expanduser(), clip.config, clip.params)
+
+
+def check_labels(labels: Sequence[str]) -> list[str]:
+    """The labels as a list. Raises UserError where there are none, one is empty, or one stands twice."""
+    if isinstance(labels, str):
+        raise UserError(f"labels must be a list of strings, not the string '{labels}'")
+    labels = list(labels)
+    if not labels:
+        raise UserError("there are no labels; give at least one")
+    if any(not isinstance(label, str) or not label.strip() for label in labels):
+        raise UserError(f"every label must be a string that is not empty; these are {labels}")
+    repeated = sorted({label for label in labels if labels.count(label) > 1})
+    if repeated:
+        raise UserError(f"label '{repeated[0]}' stands {labels.count(repeated[0])} times; give each label once")
+    return labels
+
+
+def check_templates(templates: str | Sequence[str] | None) -> list[str]:
+    """The templates as a list, the default where there are none given. Raises UserError for one without {}."""
+    templates = [templates] if isinstance(templates, str) else list(templates or [DEFAULT_TEMPLATE])
+    for template in templates:
+        if "{}" not in template:
+            raise UserError(f"template '{template}' has no {{}} to put the label in; '{DEFAULT_TEMPLATE}' has")
+    return templates
+
+
+def _read_workdir(path: Path) -> tuple[ClipConfig, Params]:
+    from clip_jax.weights import checkpoints  # Orbax is needed for training checkpoints only
+
+    if not (path / checkpoints.FOLDER).is_dir():
+        raise UserError(f"{path} holds neither a released model ({released.DESCRIPTION}) nor training checkpoints")
+    return checkpoints.read_model(path / checkpoints.FOLDER)
+
+
+@lru_cache(maxsize=32)
+def _image_encoder(config: ClipConfig, compute: ComputeConfig, normalize: bool) -> Callable[..., Array]:
+    return _compiled(Clip(config, {}, compute).apply_image, normalize)
+
+
+@lru_cache(maxsize=32)
+def _text_encoder(config: ClipConfig, compute: ComputeConfig, normalize: bool) -> Callable[..., Array]:
+    return _compiled(Clip(config, {}, compute).apply_text, normalize)
+
+
+def _compiled(apply: Callable[..., Array], normalize: bool) -> Callable[..., Array]:
+    def encode(params, inputs):
+        features = apply(params, inputs).astype(jnp.float32)
+        return features / jnp.linalg.norm(features, axis=-1, keepdims=True) if normalize else features
+
+    return jax.jit(encode)
+
+
+def _rows(wanted: int, most: int, devices: int) -> int:
+    """A batch of at least `wanted` rows that splits over the devices; powers of two below `most`, to compile seldom."""
+    rows = min(1 << (wanted - 1).bit_length(), most)
+    return -(-rows // devices) * devices
+
+
+def _precision(compute: ComputeConfig) -> str:
+    # TPUs and GPUs multiply float32 in fewer bits unless told otherwise.
+    return "highest" if compute.dtype == "float32" else "default"
+
+
+def _dtype_name(dtype: Any) -> Any:
+    try:
+        name = jnp.dtype(dtype).name
+    except TypeError:
+        name = str(dtype)
+    if name not in ("float32", "bfloat16"):
+        raise UserError(f"dtype {name} is not supported; float32 and bfloat16 are")
+    return name
+
+
+def _is_float_array(images: Any) -> bool:
+    return isinstance(images, np.ndarray | jax.Array) and jnp.issubdtype(images.dtype, jnp.floating)
+
+
+def _is_one_image(images: Any) -> bool:
+    if isinstance(images, np.ndarray):
+        return images.ndim == 3
+    return isinstance(images, str | os.PathLike | bytes | Image.Image)

@@ -1,0 +1,98 @@
+"""The order of training samples as a pure function of the seed and the position.
+
+An epoch shuffles contiguous blocks of samples, groups them into windows, and shuffles samples inside each
+window. Whoever reads a whole window reads contiguous blocks, which is what a disk or a bucket is fast at; and any
+position is found without going through those before it, so resuming at a step needs no iterator state.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Int64
+
+from clip_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Order:
+    """An endless sequence of sample indices, each epoch of it a permutation of range(samples).
+
+    `block` is the number of adjacent samples that stay together, `window` the number of blocks mixed with each
+    other: a larger window shuffles better, a larger block reads longer stretches.
+    """
+
+    samples: int
+    seed: int
+    block: int = 64
+    window: int = 64
+
+    def __post_init__(self) -> None:
+        for name, least in (("samples", 1), ("seed", 0), ("block", 1), ("window", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} of the sample order is {getattr(self, name)}; it must be at least {least}")
+
+    def indices(self, start: int, stop: int) -> Int64[np.ndarray, " b"]:
+        """The sample index at each global position in [start, stop); the cost does not depend on `start`."""
+        if not 0 <= start <= stop:
+            raise ValueError(f"positions [{start}, {stop}) are not a range of natural numbers")
+        parts, position = [np.empty(0, np.int64)], start
+        while position < stop:
+            epoch, place = divmod(position, self.samples)
+            index, offset = self._window_at(epoch, place)
+            part = _shuffled_window(self, epoch, index)[offset : offset + stop - position]
+            parts.append(part)
+            position += len(part)
+        return np.concatenate(parts)
+
+    def _window_at(self, epoch: int, place: int) -> tuple[int, int]:
+        """The window that holds the epoch's position `place`, and the offset in it."""
+        full = self.block * self.window
+        missing = -self.samples % self.block  # what the last, short block lacks of a full one
+        if place >= (_short_window(self, epoch) + 1) * full - missing:
+            place += missing
+        return divmod(place, full)
+
+
+def process_slice(step: int, batch_size: int, process_index: int, process_count: int) -> tuple[int, int]:
+    """The positions [start, stop) that one process reads of a step's global batch [step*B, (step+1)*B).
+
+    Raises UserError where the batch does not divide evenly among the processes.
+    """
+    if batch_size % process_count:
+        down = batch_size // process_count * process_count
+        near = f"{down} or {down + process_count}" if down else f"{process_count}"
+        raise UserError(f"batch_size {batch_size} does not divide among {process_count} processes; {near} would")
+    share = batch_size // process_count
+    start = step * batch_size + process_index * share
+    return start, start + share
+
+
+@lru_cache(maxsize=8)
+def _block_order(samples: int, block: int, seed: int, epoch: int) -> Int64[np.ndarray, " m"]:
+    return _permutation(-(-samples // block), seed, (0, epoch))
+
+
+@lru_cache(maxsize=8)
+def _short_window(order: Order, epoch: int) -> int:
+    """The window of an epoch that holds the table's last block, which alone may be short."""
+    return int(np.argmax(_block_order(order.samples, order.block, order.seed, epoch))) // order.window
+
+
+@lru_cache(maxsize=64)
+def _shuffled_window(order: Order, epoch: int, index: int) -> Int64[np.ndarray, " w"]:
+    """The sample indices of one window of an epoch, shuffled."""
+    blocks = _block_order(order.samples, order.block, order.seed, epoch)
+    blocks = blocks[index * order.window : (index + 1) * order.window]
+    members = (blocks[:, None] * order.block + np.arange(order.block)).ravel()
+    members = members[members < order.samples]
+    return members[_permutation(len(members), order.seed, (1, epoch, index))]
+
+
+def _permutation(n: int, seed: int, stream: tuple[int, ...]) -> Int64[np.ndarray, " n"]:
+    # Sorting Philox's raw output, because NumPy guarantees the bits of a bit generator across versions but not what
+    # Generator.permutation makes of them, and a resumed run must find its order again after an upgrade.
+    raw = np.random.Philox(np.random.SeedSequence(seed, spawn_key=stream)).random_raw(n)
+    permutation = np.argsort(raw, kind="stable")
+    permutation.setflags(write=False)  # it is cached and shared
+    return permutation

@@ -1,0 +1,109 @@
+"""The contrastive losses: textbook references on whole arrays, and the same values over a sharded batch.
+
+Features are L2-normalised by the caller; `scale` is the multiplier itself, already exponentiated. Everything is
+computed in float32 with full-precision products, whatever the features' type.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
+
+from clip_jax.errors import UserError
+from clip_jax.sharding import BATCH_AXES
+
+Kind = Literal["softmax", "sigmoid"]
+Method = Literal["gather"]
+
+
+def softmax_loss(
+    image: Float[Array, "b d"], text: Float[Array, "b d"], scale: Float[Array, ""] | float
+) -> Float[Array, ""]:
+    """Mean of the image-to-text and text-to-image cross entropies over all pairs.
+
+    Source: figure 3 of Radford et al. 2021, arXiv 2103.00020.
+    """
+    logits = _logits(image, text, scale)
+    matching = jnp.diagonal(logits)
+    to_text = jax.nn.logsumexp(logits, axis=1) - matching
+    to_image = jax.nn.logsumexp(logits, axis=0) - matching
+    return (to_text.mean() + to_image.mean()) / 2
+
+
+def sigmoid_loss(
+    image: Float[Array, "b d"],
+    text: Float[Array, "b d"],
+    scale: Float[Array, ""] | float,
+    bias: Float[Array, ""] | float,
+) -> Float[Array, ""]:
+    """Binary cross entropy summed over all b x b pairs and divided by b; matching pairs are the positives.
+
+    Source: algorithm 1 of Zhai et al. 2023, arXiv 2303.15343.
+    """
+    logits = _logits(image, text, scale) + bias
+    signs = 2 * jnp.eye(len(image)) - 1
+    return -jax.nn.log_sigmoid(signs * logits).sum() / len(image)
+
+
+def contrastive_loss(
+    image: Float[Array, "b d"],
+    text: Float[Array, "b d"],
+    scale: Float[Array, ""] | float,
+    bias: Float[Array, ""] | float | None = None,
+    *,
+    kind: Kind = "softmax",
+    method: Method = "gather",
+    mesh: Mesh | None = None,
+) -> Float[Array, ""]:
+    """The loss of a global batch sharded over the mesh's batch axes; equal to the textbook losses above.
+
+    `gather`: every device collects all features and scores its own rows of both directions against them.
+    `mesh=None` is one device. Raises UserError for an unknown kind or method, or a sigmoid loss without bias.
+    """
+    if kind not in ("softmax", "sigmoid"):
+        raise UserError(f"unknown loss kind '{kind}'; valid are softmax, sigmoid")
+    if method != "gather":
+        raise UserError(f"unknown loss method '{method}'; valid is gather")
+    if kind == "sigmoid" and bias is None:
+        raise UserError("the sigmoid loss needs a bias; pass bias, or use kind='softmax'")
+    bias = jnp.asarray(0.0 if bias is None else bias, jnp.float32)
+    scale = jnp.asarray(scale, jnp.float32)
+    if mesh is None:
+        return softmax_loss(image, text, scale) if kind == "softmax" else sigmoid_loss(image, text, scale, bias)
+    local_loss = {"softmax": _local_softmax, "sigmoid": _local_sigmoid}[kind]
+    return jax.shard_map(local_loss, mesh=mesh, in_specs=(P(BATCH_AXES), P(BATCH_AXES), P(), P()), out_specs=P())(
+        image, text, scale, bias
+    )
+
+
+def _local_softmax(image, text, scale, bias):
+    """One device's rows of both directions against all columns; the mean over devices is the global mean."""
+    del bias
+    all_image, all_text = _gather(image), _gather(text)
+    matching = scale * jnp.sum(image.astype(jnp.float32) * text.astype(jnp.float32), axis=-1)
+    to_text = jax.nn.logsumexp(_logits(image, all_text, scale), axis=1) - matching
+    to_image = jax.nn.logsumexp(_logits(text, all_image, scale), axis=1) - matching
+    return jax.lax.pmean((to_text.mean() + to_image.mean()) / 2, BATCH_AXES)
+
+
+def _local_sigmoid(image, text, scale, bias):
+    """One device's images against all texts. Every pair starts as a negative; the matching ones are then corrected."""
+    logits = _logits(image, _gather(text), scale) + bias
+    matching = scale * jnp.sum(image.astype(jnp.float32) * text.astype(jnp.float32), axis=-1) + bias
+    # log sigmoid(x) - log sigmoid(-x) = x
+    total = -jax.nn.log_sigmoid(-logits).sum() - matching.sum()
+    return jax.lax.pmean(total / len(image), BATCH_AXES)
+
+
+def _gather(features):
+    return jax.lax.all_gather(features, BATCH_AXES, tiled=True)
+
+
+def _logits(image, text, scale):
+    product = jnp.einsum(
+        "id,jd->ij", image.astype(jnp.float32), text.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST
+    )
+    return scale * product

@@ -1,0 +1,89 @@
+"""The mesh (data, fsdp, tensor), which parameter lives where on it, and activation constraints.
+
+Modules carry no sharding metadata: a table of (regex on the parameter's path, PartitionSpec) says it all, as in
+big_vision. The same rules serve one device and a pod; an axis of size one costs nothing.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from clip_jax.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
+
+# Paths are '/'-joined keys of the parameter dict; the first match wins. Stacked layers lead with an axis that is
+# never split, so the specs of a block's parameters start with None.
+PARAMETER_RULES: tuple[tuple[str, P], ...] = (
+    (r"transformer/attention/qkv/kernel", P(None, "fsdp", "tensor")),
+    (r"transformer/attention/out/kernel", P(None, "tensor", "fsdp")),
+    (r"transformer/mlp/up/kernel", P(None, "fsdp", "tensor")),
+    (r"transformer/mlp/down/kernel", P(None, "tensor", "fsdp")),
+    (r"token_embedding", P("fsdp", None)),
+    (r"patch_embedding/kernel", P(None, "fsdp")),
+    (r"projection$", P("fsdp", None)),
+    (r".*", P()),
+)
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis; at most one may be -1, which takes all that the others leave."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over `devices` (default: all of every process). Raises UserError where the sizes do not multiply up."""
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = [config.data, config.fsdp, config.tensor]
+    known = int(np.prod([size for size in sizes if size != -1]))
+    if sizes.count(-1) > 1 or known < 1 or len(devices) % known or (-1 not in sizes and known != len(devices)):
+        raise UserError(
+            f"mesh data={config.data}, fsdp={config.fsdp}, tensor={config.tensor} does not fit {len(devices)} devices; "
+            "the sizes must multiply to that number (one of them may be -1)"
+        )
+    shape = [len(devices) // known if size == -1 else size for size in sizes]
+    return jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of arrays whose first axis is the global batch."""
+    return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def parameter_specs(params: Mapping[str, Any], mesh: Mesh, rules=PARAMETER_RULES) -> Any:
+    """The NamedSharding of each parameter, as a tree like `params` (arrays or ShapeDtypeStructs).
+
+    An axis that a parameter's dimension does not divide by is left whole: a small tower on a large mesh still runs.
+    """
+
+    def spec_of(path, leaf) -> NamedSharding:
+        name = "/".join(str(key.key) for key in path)
+        spec = next(spec for pattern, spec in rules if re.search(pattern, name))
+        fitting = (
+            axis if axis is None or size % mesh.shape[axis] == 0 else None
+            for axis, size in zip(spec, leaf.shape, strict=False)
+        )
+        return NamedSharding(mesh, P(*fitting))
+
+    return jax.tree_util.tree_map_with_path(spec_of, params)
+
+
+def constrain(x: jax.Array, *spec: Any) -> jax.Array:
+    """Pin an activation's sharding where a mesh is set, do nothing where none is: models stay mesh-free.
+
+    Without these, fsdp meshes silently double memory, as the compiler shards activations along parameter axes.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, P(*spec))
