@@ -29,6 +29,7 @@ TRAIN = [
     "orbax-checkpoint>=0.12.8,<0.13",
     "ml-collections>=1.1",
     "matplotlib>=3.10",
+    "tensorboardX>=2.6.2",
 ]
 TORCH = ["torch==2.13.0", "transformers>=5.20,<6", "open_clip_torch==3.3.0"]  # the references that tests compare with
 TEST = [
@@ -38,7 +39,7 @@ TEST = [
     "pytest-xdist>=3.8",
     "beartype>=0.22",
     "scikit-learn>=1.7",
-    "ruff==0.15.*",
+    "ruff==0.17.5",
     "pyright==1.1.414",
     "pre-commit>=4",
 ]

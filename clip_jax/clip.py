@@ -60,7 +60,10 @@ class Clip:
         return self._encode(_image_encoder, images, normalize, batch_size, "images", self.preprocess)
 
     def encode_text(
-        self, texts: str | Sequence[str] | Int[Array, "b context"], normalize: bool = False, batch_size: int = 256
+        self,
+        texts: str | Sequence[str] | Int[Array, "b context"] | Int[np.ndarray, "b context"],
+        normalize: bool = False,
+        batch_size: int = 256,
     ) -> Float32[np.ndarray, "*b k"]:
         """Text embeddings, [b, k] for a list and [k] for one string; token ids int32 [b, context] are taken too."""
         if isinstance(texts, str):
@@ -92,7 +95,7 @@ class Clip:
 
         `exif` applies the orientation that cameras store, which CLIP's own preprocessing does not.
         """
-        sources = [images] if _is_one_image(images) else images
+        sources = [images] if _is_one_image(images) else list(images)  # pyright: ignore[reportArgumentType]
         return preprocess(sources, self.config.preprocess, self.config.vision.image_size, exif)  # pyright: ignore[reportArgumentType]
 
     def tokenize(self, texts: str | Sequence[str]) -> Int32[np.ndarray, "b context"]:
@@ -200,7 +203,7 @@ def create(name: str, seed: int = 0) -> Clip:
     Raises UserError for a name that `list_models()` does not have.
     """
     config = get_config(name)
-    return Clip(config, jax.jit(lambda key: init_params(config, key))(jax.random.key(seed)))
+    return Clip(config, jax.jit(init_params, static_argnums=0)(config, jax.random.key(seed)))
 
 
 def load(path_or_name: str | os.PathLike[str], dtype: Any = "float32") -> Clip:

@@ -45,7 +45,7 @@ def sigmoid_loss(
     """
     logits = _logits(image, text, scale) + bias
     signs = 2 * jnp.eye(len(image)) - 1
-    return -jax.nn.log_sigmoid(signs * logits).sum() / len(image)
+    return -jax.nn.log_sigmoid(signs * logits).sum(axis=1).mean()
 
 
 def contrastive_loss(

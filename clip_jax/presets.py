@@ -7,6 +7,7 @@ ours: small enough to train on a laptop's CPU.
 from dataclasses import replace
 
 from clip_jax.config import (
+    Activation,
     ClipConfig,
     PreprocessConfig,
     TextConfig,
@@ -18,7 +19,7 @@ from clip_jax.schema import nearest
 
 
 def _vit(
-    image_size: int, patch_size: int, width: int, layers: int, text_width: int, embed_dim: int, activation
+    image_size: int, patch_size: int, width: int, layers: int, text_width: int, embed_dim: int, activation: Activation
 ) -> ClipConfig:
     """A CLIP ViT of the paper (table 20): 64-wide heads in both towers, a 12-layer text tower."""
     return ClipConfig(
@@ -32,18 +33,21 @@ def _vit(
     )
 
 
-def _tiny(patch_size: int) -> ClipConfig:
+def _tiny(activation: Activation) -> ClipConfig:
+    """Patches of 16 on 48 pixels: nine tokens, which make it quick, and enough for shapes that fill the image."""
     return ClipConfig(
         embed_dim=128,
-        vision=VisionConfig(64, patch_size, TransformerConfig(width=128, layers=4, heads=4)),
-        text=TextConfig(TransformerConfig(width=128, layers=2, heads=4), context_length=32),
+        vision=VisionConfig(48, 16, TransformerConfig(width=192, layers=4, heads=3, activation=activation)),
+        text=TextConfig(TransformerConfig(width=128, layers=2, heads=2, activation=activation), context_length=32),
         preprocess=PreprocessConfig(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     )
 
 
 def _presets() -> dict[str, ClipConfig]:
-    presets = {"tiny": _tiny(8)}
-    for suffix, activation in (("", "gelu"), ("-quickgelu", "quick_gelu")):
+    presets: dict[str, ClipConfig] = {}
+    activations: tuple[tuple[str, Activation], ...] = (("", "gelu"), ("-quickgelu", "quick_gelu"))
+    for suffix, activation in activations:
+        presets[f"tiny{suffix}"] = _tiny(activation)
         presets[f"ViT-B-32{suffix}"] = _vit(224, 32, 768, 12, 512, 512, activation)
         presets[f"ViT-B-16{suffix}"] = _vit(224, 16, 768, 12, 512, 512, activation)
         large = presets[f"ViT-L-14{suffix}"] = _vit(224, 14, 1024, 24, 768, 768, activation)

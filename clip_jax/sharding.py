@@ -22,10 +22,10 @@ BATCH_AXES = ("data", "fsdp")
 # Paths are '/'-joined keys of the parameter dict; the first match wins. Stacked layers lead with an axis that is
 # never split, so the specs of a block's parameters start with None.
 PARAMETER_RULES: tuple[tuple[str, P], ...] = (
-    (r"transformer/attention/qkv/kernel", P(None, "fsdp", "tensor")),
-    (r"transformer/attention/out/kernel", P(None, "tensor", "fsdp")),
-    (r"transformer/mlp/up/kernel", P(None, "fsdp", "tensor")),
-    (r"transformer/mlp/down/kernel", P(None, "tensor", "fsdp")),
+    (r"block/attention/qkv/kernel", P(None, "fsdp", "tensor")),
+    (r"block/attention/out/kernel", P(None, "tensor", "fsdp")),
+    (r"block/mlp/up/kernel", P(None, "fsdp", "tensor")),
+    (r"block/mlp/down/kernel", P(None, "tensor", "fsdp")),
     (r"token_embedding", P("fsdp", None)),
     (r"patch_embedding/kernel", P(None, "fsdp")),
     (r"projection$", P("fsdp", None)),
@@ -47,7 +47,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     devices = list(jax.devices() if devices is None else devices)
     sizes = [config.data, config.fsdp, config.tensor]
     known = int(np.prod([size for size in sizes if size != -1]))
-    if sizes.count(-1) > 1 or known < 1 or len(devices) % known or (-1 not in sizes and known != len(devices)):
+    sensible = sizes.count(-1) <= 1 and all(size == -1 or size > 0 for size in sizes)
+    if not sensible or len(devices) % known or (-1 not in sizes and known != len(devices)):
         raise UserError(
             f"mesh data={config.data}, fsdp={config.fsdp}, tensor={config.tensor} does not fit {len(devices)} devices; "
             "the sizes must multiply to that number (one of them may be -1)"

@@ -19,7 +19,14 @@ COLOURS = {
     "purple": (130, 55, 170),
     "pink": (245, 140, 195),
 }
-BACKGROUNDS = {"white": (240, 240, 240), "grey": (135, 135, 135), "black": (20, 20, 20), "beige": (205, 190, 160)}
+# All lighter than any object: where dark objects on light and light ones on dark both occur, telling a shape from its
+# ground takes a small vision tower many times as long to learn.
+BACKGROUNDS = {
+    "white": (245, 245, 245),
+    "grey": (208, 208, 208),
+    "beige": (233, 220, 192),
+    "light blue": (205, 222, 243),
+}
 
 
 @dataclass(frozen=True)
@@ -115,8 +122,8 @@ _HEART = [
     (math.sin(t) ** 3, (13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 15)
     for t in np.linspace(0, 2 * math.pi, 40, endpoint=False)
 ]
-_CROSS = [(0.3, 1), (0.3, 0.3), (1, 0.3), (1, -0.3), (0.3, -0.3), (0.3, -1)]
-_ARROW = [(0, 1.05), (0.85, 0.1), (0.32, 0.1), (0.32, -1), (-0.32, -1), (-0.32, 0.1), (-0.85, 0.1)]
+_CROSS = [(0.3, 1.0), (0.3, 0.3), (1.0, 0.3), (1.0, -0.3), (0.3, -0.3), (0.3, -1.0)]
+_ARROW = [(0.0, 1.05), (0.85, 0.1), (0.32, 0.1), (0.32, -1.0), (-0.32, -1.0), (-0.32, 0.1), (-0.85, 0.1)]
 
 SHAPE_PAINTERS: dict[str, Painter] = {
     "circle": _disc,

@@ -32,15 +32,15 @@ SEEN: tuple[Combination, ...] = tuple(c for c in COMBINATIONS if c not in HELD_O
 
 PLACES = {
     "in the centre": (0.5, 0.5),
-    "on the left": (0.27, 0.5),
-    "on the right": (0.73, 0.5),
-    "at the top": (0.5, 0.27),
-    "at the bottom": (0.5, 0.73),
+    "on the left": (0.36, 0.5),
+    "on the right": (0.64, 0.5),
+    "at the top": (0.5, 0.36),
+    "at the bottom": (0.5, 0.64),
 }
-SIZES = {"small": 0.15, "": 0.2, "large": 0.26}  # radius in image widths; a middling size goes unmentioned
+SIZES = {"small": 0.2, "": 0.26, "large": 0.33}  # radius in image widths; a middling size goes unmentioned
 TEXTURES = {"": 0.6, "striped": 0.2, "dotted": 0.2}  # with their frequency; plain goes unmentioned
 NUMBERS = {2: "two", 3: "three", 4: "four"}
-GRID = ((0.28, 0.28), (0.72, 0.72), (0.72, 0.28), (0.28, 0.72))
+GRID = ((0.27, 0.27), (0.73, 0.73), (0.73, 0.27), (0.27, 0.73))
 RELATIONS = {
     "to the left of": ((0.27, 0.5), (0.73, 0.5)),
     "to the right of": ((0.73, 0.5), (0.27, 0.5)),
@@ -61,15 +61,19 @@ class Scene:
 
 def scene(rng: np.random.Generator, combinations: Sequence[Combination], kind: str | None = None) -> Scene:
     """A random scene whose objects are all among `combinations`; `kind` is random where it is not given."""
-    kind = kind or str(rng.choice(["one", "count", "relation"], p=[0.6, 0.2, 0.2]))
+    kind = kind or str(rng.choice(["one", "count", "relation"], p=[0.7, 0.15, 0.15]))
     background = str(rng.choice(list(BACKGROUNDS)))
     builder = {"one": _one, "count": _count, "relation": _relation}[kind]
     sprites, phrases = builder(rng, combinations)
-    ending = f" on a {background} background"
-    openings = ("", "a picture of ", "a drawing of ")
-    captions = [opening + phrase for phrase in phrases for opening in openings]
-    captions += [opening + phrases[-1] + ending for opening in openings]
+    terse, *detailed = phrases
+    captions = [terse, f"a picture of {terse}", f"a drawing of {terse}", *detailed]
+    captions.append(f"{terse} on a {background} background")
     return Scene(sprites, background, tuple(f"{caption}." for caption in captions), kind)  # pyright: ignore[reportArgumentType]
+
+
+def article(phrase: str) -> str:
+    """The phrase with the indefinite article that goes before it."""
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
 def class_name(combination: Combination) -> str:
@@ -81,15 +85,15 @@ def _one(rng, combinations) -> tuple[tuple[Sprite, ...], list[str]]:
     colour, shape = combinations[rng.integers(len(combinations))]
     size, texture, place = _pick(rng, SIZES), _pick(rng, TEXTURES, list(TEXTURES.values())), _pick(rng, PLACES)
     sprite = _sprite(rng, colour, shape, texture, PLACES[place], SIZES[size])
-    detailed = " ".join(word for word in ("a", size, texture, colour, shape) if word)
-    return (sprite,), [f"a {colour} {shape}", detailed, f"{detailed} {place}"]
+    detailed = article(" ".join(word for word in (size, texture, colour, shape) if word))
+    return (sprite,), [article(f"{colour} {shape}"), detailed, f"{detailed} {place}"]
 
 
 def _count(rng, combinations) -> tuple[tuple[Sprite, ...], list[str]]:
     colour, shape = combinations[rng.integers(len(combinations))]
     number, texture = int(rng.integers(2, 5)), _pick(rng, TEXTURES, list(TEXTURES.values()))
     places = [GRID[i] for i in rng.permutation(len(GRID))[:number]]
-    sprites = tuple(_sprite(rng, colour, shape, texture, place, 0.16) for place in places)
+    sprites = tuple(_sprite(rng, colour, shape, texture, place, 0.19) for place in places)
     plural = "crosses" if shape == "cross" else f"{shape}s"
     detailed = " ".join(word for word in (NUMBERS[number], texture, colour, plural) if word)
     return sprites, [f"{NUMBERS[number]} {colour} {plural}", detailed]
@@ -99,10 +103,10 @@ def _relation(rng, combinations) -> tuple[tuple[Sprite, ...], list[str]]:
     first, second = (combinations[i] for i in rng.permutation(len(combinations))[:2])
     relation = _pick(rng, RELATIONS)
     sprites = tuple(
-        _sprite(rng, colour, shape, "", place, 0.18)
+        _sprite(rng, colour, shape, "", place, 0.21)
         for (colour, shape), place in zip((first, second), RELATIONS[relation], strict=True)
     )
-    a, b = (f"a {class_name(combination)}" for combination in (first, second))
+    a, b = (article(class_name(combination)) for combination in (first, second))
     return sprites, [f"{a} and {b}", f"{a} {relation} {b}"]
 
 

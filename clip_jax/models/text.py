@@ -36,7 +36,7 @@ class TextTransformer(nnx.Module):
 
     def __call__(self, tokens: Int[Array, "b n"]) -> tuple[Float[Array, "b k"], dict[str, Array]]:
         """Text embeddings (not normalised) and named intermediates: every layer's output, pre-projection features."""
-        x = jnp.take(self.token_embedding[...], tokens, axis=0) + self.positional_embedding[...]
+        x = jnp.take(self.token_embedding[...], tokens, axis=0) + self.positional_embedding[...][None]
         x, layers = self.transformer(x.astype(self.dtype))
         end = jnp.argmax(tokens, axis=-1)
         # Normalising the pooled row alone gives what normalising every row and pooling would.

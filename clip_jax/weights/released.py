@@ -45,7 +45,7 @@ def read(folder: Path) -> tuple[ClipConfig, Params]:
         tensors = load_file(folder / WEIGHTS)
     except FileNotFoundError as error:
         raise UserError(f"{folder} lacks {WEIGHTS}; copy the whole folder that clip_jax.save wrote") from error
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"the model in {folder} is damaged: {error}") from error
     expected = flatten(jax.eval_shape(lambda: init_params(config, jax.random.key(0))))
     problems = [f"{name} is missing" for name in expected.keys() - tensors.keys()]

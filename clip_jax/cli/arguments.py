@@ -1,0 +1,41 @@
+"""What the commands' parsers have in common."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+from clip_jax.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are UserErrors, which the command line prints as one line."""
+
+    def __init__(self, command: str, description: str, example: str) -> None:
+        super().__init__(
+            prog=f"clip-jax {command}",
+            description=description,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.add_argument("--json", metavar="FILE", type=Path, help="also write the result to FILE as JSON")
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def write_json(path: Path | None, result: dict[str, Any]) -> None:
+    """Writes the result where `--json` asked for it."""
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def split_labels(text: str) -> list[str]:
+    """'a, b,c' as ['a', 'b', 'c']."""
+    return [label.strip() for label in text.split(",")]

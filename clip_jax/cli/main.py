@@ -1,0 +1,78 @@
+"""The command line `clip-jax`: finds the command, loads only that one, and turns user errors into one line."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from clip_jax.errors import UserError
+
+# Name, module and a line of help. Modules are loaded when chosen, which keeps `clip-jax --help` quick.
+COMMANDS = {
+    "demo": "draw captioned scenes, train a tiny CLIP on them, evaluate it zero-shot, write a report",
+    "train": "train a model from a config file, or resume what the workdir holds",
+    "evaluate": "evaluate a model on labelled data: zero-shot",
+    "classify": "say which of some labels fit your images",
+}
+EXAMPLES = """examples:
+  clip-jax demo
+  clip-jax train --config=configs/scenes.py --workdir=runs/scenes
+  clip-jax evaluate zero-shot --model runs/scenes --data runs/scenes/scenes/held_out
+  clip-jax classify star.jpg --labels 'red star,blue ring' --model runs/scenes"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command and exits: 0 on success, 2 for a user's mistake, 130 when interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _run(arguments)
+    except UserError as error:
+        sys.exit(_fail(" ".join(str(error).split())))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "clip_jax":
+            raise
+        sys.exit(_fail(f"this command needs the package '{error.name}'; pip install 'clip_jax[train]' brings it"))
+    except KeyboardInterrupt:
+        print("clip-jax: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _run(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="clip-jax",
+        description="CLIP in JAX: train, evaluate and use contrastive image-text models.",
+        epilog="commands:\n"
+        + "".join(f"  {name:10} {line}\n" for name, line in COMMANDS.items())
+        + f"\n{EXAMPLES}\n\n`clip-jax COMMAND --help` tells more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="clip-jax [-h] [--version] COMMAND ...",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help="one of those below")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    # What follows the command belongs to it, its --help included.
+    place = next((i for i, argument in enumerate(arguments) if not argument.startswith("-")), len(arguments))
+    options = parser.parse_args(arguments[: place + 1])
+    if options.version:
+        from clip_jax import __version__
+
+        print(f"clip_jax {__version__}")
+        return
+    if options.command is None:
+        parser.print_help()
+        return
+    if options.command not in COMMANDS:
+        from clip_jax.schema import nearest
+
+        raise UserError(f"there is no command '{options.command}'; {nearest(options.command, COMMANDS)}")
+    command = import_module(f"clip_jax.cli.{options.command}")
+    command.run(arguments[place + 1 :])
+
+
+def _fail(message: str) -> int:
+    print(f"clip-jax: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

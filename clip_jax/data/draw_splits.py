@@ -1,0 +1,43 @@
+"""Drawing the splits of the drawn scenes to disk, as the tar shards that training reads."""
+
+import dataclasses
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from clip_jax.data.scenes import ScenesTable, Split
+from clip_jax.data.shards import Record, write_tar_shards
+
+CHUNK = 256
+
+
+def draw_splits(folder: Path, images: dict[Split, int], seed: int, image_size: int) -> None:
+    """Draws each split that `folder` lacks into `folder/SPLIT/*.tar`, on every core.
+
+    A split appears whole or not at all. The images are a pure function of (seed, split), not of the number of cores.
+    """
+    missing = {split: count for split, count in images.items() if not (folder / split).is_dir()}
+    if not missing:
+        return
+    # Workers are started afresh: a fork of a process in which JAX or TensorFlow run threads may hang.
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        for split, count in missing.items():
+            table = ScenesTable(split, count, seed, image_size)
+            chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+            drawn = pool.map(_draw, [table] * len(chunks), chunks)
+            records = (record for chunk in drawn for record in chunk)
+            write_tar_shards(records, folder / split, class_names=table.class_names, total=count)
+
+
+def _draw(table: ScenesTable, indices: range) -> list[Record]:
+    records = []
+    for index, sample in zip(indices, table.read(indices), strict=True):
+        scene = table.scene(index)
+        metadata = {
+            "kind": scene.kind,
+            "background": scene.background,
+            "objects": [dataclasses.asdict(sprite) for sprite in scene.sprites],
+        }
+        records.append(Record(sample.key, sample.image, sample.captions, metadata, sample.label))
+    return records

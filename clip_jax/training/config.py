@@ -1,0 +1,147 @@
+"""What a training run is: the schema of its config, with the paper's recipe as defaults.
+
+Recipes are ml_collections ConfigDicts; they are checked against these dataclasses, so that an unknown key or a wrong
+type is refused with the nearest valid key named.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from clip_jax.config import ComputeConfig
+from clip_jax.errors import UserError
+from clip_jax.sharding import MeshConfig
+
+Share = int | float
+"""A number of steps, or a share of all steps where it is a float of at most 1."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A named architecture and how it is computed in training."""
+
+    name: str = "ViT-B-32-quickgelu"
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    layers: Literal["scan", "unroll"] = "scan"
+    remat: Literal["none", "block", "dots"] = "none"
+
+    @property
+    def compute(self) -> ComputeConfig:
+        return ComputeConfig(self.dtype, self.layers, self.remat)
+
+
+@dataclass(frozen=True)
+class DrawConfig:
+    """Drawn scenes that are written to `folder` as tar shards if they are not there yet.
+
+    `seed` is the data's own, so that runs with different seeds train on the same images.
+    """
+
+    folder: str
+    train: int = 20_000
+    held_out: int = 1_200
+    seed: int = 2021
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The training data (a data SPEC; `{workdir}` stands for the run's folder), its shuffling and cropping."""
+
+    source: str
+    crop_scale: tuple[float, float] = (0.9, 1.0)
+    shuffle_block: int = 64
+    shuffle_window: int = 64
+    draw: DrawConfig | None = None
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The contrastive loss and how it crosses devices."""
+
+    kind: Literal["softmax"] = "softmax"
+    method: Literal["gather"] = "gather"
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warmup and cosine decay to zero. Defaults: appendix F of the paper, for ViTs.
+
+    `clip_norm` bounds the global norm of the gradients, `max_logit_scale` the temperature's multiplier.
+    """
+
+    learning_rate: float = 5e-4
+    warmup: Share = 2_000
+    b1: float = 0.9
+    b2: float = 0.98
+    epsilon: float = 1e-6
+    weight_decay: float = 0.2
+    clip_norm: float | None = None
+    max_logit_scale: float = 100.0
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """A checkpoint every so many steps and at the end; the newest `keep` stay."""
+
+    every: Share = 1_000
+    keep: int = 3
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """A line in metrics.jsonl every so many steps, and the same to TensorBoard."""
+
+    every: Share = 50
+    tensorboard: bool = True
+
+
+@dataclass(frozen=True)
+class ZeroShotTask:
+    """Zero-shot classification of labelled data; `labels` are the data's own class names where none are given."""
+
+    data: str
+    labels: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Zero-shot tasks by name, run every so many steps and at the end."""
+
+    every: Share = 0.1
+    zero_shot: dict[str, ZeroShotTask] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole training run. `batch_size` is global."""
+
+    data: DataConfig
+    seed: int = 0
+    steps: int = 100_000
+    batch_size: int = 4_096
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"config.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("checkpoint", "log", "evaluate"):
+            in_steps(getattr(self, name).every, self.steps, f"config.{name}.every", least=1)
+        in_steps(self.optimizer.warmup, self.steps, "config.optimizer.warmup", least=0)
+
+
+def in_steps(value: Share, steps: int, where: str = "value", least: int = 0) -> int:
+    """`value` in steps: a float of at most 1 is a share of `steps`. Raises UserError where it is out of range."""
+    if isinstance(value, float):
+        if not 0 <= value <= 1:
+            raise UserError(f"{where} is {value}; as a float it is a share of the steps, from 0 to 1")
+        return max(least, round(value * steps))
+    if value < least:
+        raise UserError(f"{where} is {value}; it must be at least {least}")
+    return value

@@ -1,0 +1,95 @@
+"""The demo: a tiny CLIP from nothing to a report, on drawn scenes of which whole combinations are held out."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from clip_jax.data.scenes import COMBINATIONS, TEMPLATES, class_name
+from clip_jax.data.spec import open_table
+from clip_jax.data.table import Table
+from clip_jax.evaluation.linear_probe import linear_probe
+from clip_jax.evaluation.report import DemoResults, write_report
+from clip_jax.evaluation.zero_shot import classify_embeddings, embed_table, match_labels
+from clip_jax.training.config_file import check_config
+from clip_jax.training.loop import train
+from clip_jax.training.metrics import read_metrics
+from clip_jax.training.recipes import scenes
+
+SHOWN_TRAINING_SAMPLES = 12
+SHOWN_SIMILARITIES = 8
+
+
+@dataclass(frozen=True)
+class DemoFigures:
+    """Accuracies are shares; `held_out_top1` chooses among held-out combinations only, `chance` is its chance."""
+
+    held_out_top1: float
+    all_combinations_top1: float
+    chance: float
+    linear_probe_top1: float
+    seconds: float
+    report: str
+
+
+def run_demo(workdir: Path) -> DemoFigures:
+    """Draws, trains, evaluates and writes `workdir/report.html`; goes on where an earlier demo there was stopped."""
+    start = time.monotonic()
+    clip = train(check_config(scenes()), workdir)
+    folder = workdir / "scenes"
+    table, probe_table = open_table(f"tar:{folder}/held_out?captions=captions"), open_table(f"tar:{folder}/probe")
+
+    embeddings, truth = embed_table(clip, table)
+    labels, _ = match_labels(table)
+    classifier = clip.class_embeddings(labels, TEMPLATES)
+    held_out = classify_embeddings(embeddings, truth, classifier, labels)
+    every_label, place_of = match_labels(table, [class_name(combination) for combination in COMBINATIONS])
+    everything = classify_embeddings(
+        embeddings, place_of[truth], clip.class_embeddings(every_label, TEMPLATES), every_label
+    )
+    probe_top1 = linear_probe(*embed_table(clip, probe_table), embeddings, truth, len(labels))
+
+    samples = table.read(range(len(table)))
+    shown = _one_of_each(truth, SHOWN_SIMILARITIES)
+    captions = [samples[i].captions[-1] for i in shown]
+    report = workdir / "report.html"
+    seconds = time.monotonic() - start
+    write_report(
+        DemoResults(
+            metrics=read_metrics(workdir),
+            train_samples=_training_samples(folder),
+            held_out=held_out,
+            all_combinations=everything,
+            held_out_samples=samples,
+            probabilities=np.asarray(jax.nn.softmax(clip.logit_scale * embeddings @ classifier.T, axis=-1)),
+            similarity=embeddings[shown] @ clip.encode_text(captions, normalize=True).T,
+            similarity_samples=[samples[i] for i in shown],
+            similarity_captions=captions,
+            linear_probe_top1=probe_top1,
+            seconds=seconds,
+            workdir=str(workdir),
+        ),
+        report,
+    )
+    return DemoFigures(
+        held_out_top1=held_out.top(1),
+        all_combinations_top1=everything.top(1),
+        chance=held_out.chance,
+        linear_probe_top1=probe_top1,
+        seconds=time.monotonic() - start,
+        report=str(report),
+    )
+
+
+def _training_samples(folder: Path):
+    table: Table = open_table(f"tar:{folder}/train?captions=captions")
+    return table.read(range(min(SHOWN_TRAINING_SAMPLES, len(table))))
+
+
+def _one_of_each(truth: np.ndarray, count: int) -> list[int]:
+    """The first sample of each of `count` classes spread evenly over all of them."""
+    classes = np.unique(truth)
+    chosen = classes[np.linspace(0, len(classes) - 1, min(count, len(classes))).astype(int)]
+    return [int(np.argmax(truth == c)) for c in chosen]

@@ -1,0 +1,193 @@
+"""The training loop: resume, then read, update, log, evaluate and save, until the last step."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+
+from clip_jax.clip import Clip
+from clip_jax.config import ClipConfig
+from clip_jax.data.draw_splits import draw_splits
+from clip_jax.data.order import Order
+from clip_jax.data.pipeline import Batch, Pipeline
+from clip_jax.data.spec import open_table
+from clip_jax.data.table import Table
+from clip_jax.errors import UserError
+from clip_jax.evaluation.zero_shot import match_labels, zero_shot
+from clip_jax.inputs.tokenizer import tokenizer_for
+from clip_jax.presets import get_config
+from clip_jax.sharding import BATCH_AXES, batch_sharding, make_mesh
+from clip_jax.training import workdir as workdirs
+from clip_jax.training.config import TrainConfig, in_steps
+from clip_jax.training.metrics import MetricsLog
+from clip_jax.training.optimizer import make_optimizer
+from clip_jax.training.progress import Progress
+from clip_jax.training.state import TrainState, abstract_state, init_state
+from clip_jax.training.step import make_step
+from clip_jax.weights import checkpoints
+
+
+def train(config: TrainConfig, workdir: Path) -> Clip:
+    """Trains as `config` says in `workdir`, or goes on where that run was stopped; returns the trained model.
+
+    Losses, batches and parameters do not depend on whether and where the run was stopped. Raises UserError for a
+    config, data or workdir at fault, and where the loss is no longer a number.
+    """
+    model = get_config(config.model.name)
+    mesh = make_mesh(config.mesh)
+    _check_batch(config, mesh)
+    workdirs.claim(workdir, config)
+    draw_missing(config, model, workdir)
+    pipeline = _pipeline(config, model, workdir)
+    tasks = _open_tasks(config, workdir)
+
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    abstract = abstract_state(model, optimizer, mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    folder = workdir / checkpoints.FOLDER
+    start = checkpoints.latest_step(folder) or 0
+    if start:
+        state = checkpoints.restore(folder, start, abstract)
+    else:
+        state = jax.jit(lambda: init_state(model, optimizer, config.seed), out_shardings=shardings)()
+    update = make_step(config, model, optimizer, mesh, shardings)
+
+    log = MetricsLog(workdir, start, config.log.tensorboard)
+    progress = Progress(start, config.steps)
+    if start:
+        progress.say(f"{workdir} is at step {start} of {config.steps}" + (": resuming" * (start < config.steps)))
+    clock = _Clock(config.batch_size)
+    try:
+        for batch in clock.waiting(pipeline.batches(start, config.steps)):
+            state, figures = update(state, *_to_devices(batch, mesh))
+            step = batch.step + 1
+            progress.step()
+            if _due(config.log.every, step, config):
+                figures = _checked(figures, step) | clock.rates(step)
+                log.write(step, figures | {"batch_digest": batch.digest})
+                progress.show(step, figures["loss"], figures["images_per_second"])
+            if tasks and _due(config.evaluate.every, step, config):
+                with clock.paused(state):
+                    results = _evaluate(config, model, state, tasks)
+                log.write(step, results)
+                progress.say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in results.items()))
+            if _due(config.checkpoint.every, step, config):
+                with clock.paused(state):
+                    checkpoints.save(folder, step, state, {"model": model.to_dict()}, config.checkpoint.keep)
+    finally:
+        log.close()
+        progress.close()
+    return Clip(model, state["params"], config.model.compute)
+
+
+def draw_missing(config: TrainConfig, model: ClipConfig, workdir: Path) -> None:
+    """Draws the scenes that the config asks for and that are not there yet."""
+    draw = config.data.draw
+    if draw is not None:
+        counts = {"train": draw.train, "held_out": draw.held_out, "probe": draw.held_out}
+        folder = Path(workdirs.locate(draw.folder, workdir))
+        draw_splits(folder, counts, draw.seed, model.vision.image_size)  # pyright: ignore[reportArgumentType]
+
+
+def _pipeline(config: TrainConfig, model: ClipConfig, workdir: Path) -> Pipeline:
+    table = open_table(workdirs.locate(config.data.source, workdir))
+    return Pipeline(
+        table=table,
+        order=Order(len(table), config.seed, config.data.shuffle_block, config.data.shuffle_window),
+        tokenize=tokenizer_for(model.tokenizer, model.text),
+        image_size=model.vision.image_size,
+        batch_size=config.batch_size,
+        crop_scale=config.data.crop_scale,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def _open_tasks(config: TrainConfig, workdir: Path) -> dict[str, Table]:
+    """The data of each evaluation, opened and checked before the first step rather than hours into the run."""
+    tasks = {name: open_table(workdirs.locate(task.data, workdir)) for name, task in config.evaluate.zero_shot.items()}
+    for name, table in tasks.items():
+        match_labels(table, config.evaluate.zero_shot[name].labels)
+    return tasks
+
+
+def _evaluate(config: TrainConfig, model: ClipConfig, state: TrainState, tasks: dict[str, Table]) -> dict[str, float]:
+    clip = Clip(model, state["params"], config.model.compute)
+    results = {}
+    for name, table in tasks.items():
+        task = config.evaluate.zero_shot[name]
+        metrics = zero_shot(clip, table, task.labels, task.templates, batch_size=256).metrics()
+        results |= {f"eval/{name}/{metric}": value for metric, value in metrics.items()}
+    return results
+
+
+def _to_devices(batch: Batch, mesh: Mesh) -> tuple[jax.Array, jax.Array]:
+    """The global arrays of which this process holds its share."""
+    sharding = batch_sharding(mesh)
+    pixels, tokens = (jax.make_array_from_process_local_data(sharding, part) for part in (batch.pixels, batch.tokens))
+    return pixels, tokens
+
+
+def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
+    shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if config.batch_size % shards:
+        raise UserError(
+            f"config.batch_size {config.batch_size} does not divide over data x fsdp = {shards} devices; "
+            f"{-(-config.batch_size // shards) * shards} would"
+        )
+
+
+def _checked(figures: dict[str, jax.Array], step: int) -> dict[str, float]:
+    """The figures on the host. Raises UserError where the loss is no longer a number."""
+    on_host = {name: float(value) for name, value in figures.items()}
+    if not math.isfinite(on_host["loss"]):
+        raise UserError(f"the loss is {on_host['loss']} at step {step}; try a lower optimizer.learning_rate")
+    return on_host
+
+
+def _due(every: int | float, step: int, config: TrainConfig) -> bool:
+    return step % in_steps(every, config.steps, least=1) == 0 or step == config.steps
+
+
+class _Clock:
+    """Images a second and the share of time spent waiting for data, since the last time it was asked."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._since = time.monotonic()
+        self._waited = 0.0
+        self._step: int | None = None
+
+    def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches, with the time that each takes to come counted."""
+        while True:
+            start = time.monotonic()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            if self._step is None:  # rates begin once the first batch is there
+                self._since, self._step = time.monotonic(), batch.step
+            else:
+                self._waited += time.monotonic() - start
+            yield batch
+
+    @contextmanager
+    def paused(self, state: TrainState) -> Iterator[None]:
+        """Time that does not count: evaluations and checkpoints. Updates under way are waited for first, and count."""
+        jax.block_until_ready(state)
+        start = time.monotonic()
+        yield
+        self._since += time.monotonic() - start
+
+    def rates(self, step: int) -> dict[str, float]:
+        """images_per_second and data_wait (a share of the time) since the last call, `step` updates being made."""
+        now = time.monotonic()
+        elapsed = max(now - self._since, 1e-9)
+        images = (step - (self._step or 0)) * self._batch_size
+        rates = {"images_per_second": images / elapsed, "data_wait": self._waited / elapsed}
+        self._since, self._waited, self._step = now, 0.0, step
+        return rates

@@ -1,0 +1,76 @@
+"""One update: both towers, the loss over the global batch, AdamW, the temperature's clamp."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int, UInt8
+
+from clip_jax.config import ClipConfig, PreprocessConfig
+from clip_jax.losses import contrastive_loss
+from clip_jax.models.two_tower import image_embedding, normalise, text_embedding
+from clip_jax.sharding import batch_sharding
+from clip_jax.training.config import TrainConfig
+from clip_jax.training.optimizer import clamp_logit_scale, make_schedule
+from clip_jax.training.state import TrainState
+
+Step = Callable[[TrainState, Array, Array], tuple[TrainState, dict[str, Array]]]
+
+
+def make_step(
+    config: TrainConfig, model: ClipConfig, optimizer: optax.GradientTransformation, mesh: Mesh, shardings: TrainState
+) -> Step:
+    """The jitted update (state, uint8 pixels [b, size, size, 3], tokens [b, n]) -> (state, metrics).
+
+    The state is donated. Metrics are float32 scalars: loss, logit_scale (the multiplier), learning_rate,
+    gradient_norm.
+    """
+    compute = config.model.compute
+    schedule = make_schedule(config.optimizer, config.steps)
+
+    def loss_of(params, pixels, tokens):
+        image, _ = image_embedding(params, normalise_pixels(pixels, model.preprocess), model, compute)
+        text, _ = text_embedding(params, tokens, model, compute)
+        return contrastive_loss(
+            normalise(image),
+            normalise(text),
+            jnp.exp(params["logit_scale"]),
+            kind=config.loss.kind,
+            method=config.loss.method,
+            mesh=mesh if mesh.size > 1 else None,
+        )
+
+    def step(state: TrainState, pixels: UInt8[Array, "b size size 3"], tokens: Int[Array, "b n"]):
+        loss, gradients = jax.value_and_grad(loss_of)(state["params"], pixels, tokens)
+        updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
+        params = clamp_logit_scale(
+            optax.apply_updates(state["params"], updates),  # pyright: ignore[reportArgumentType]
+            config.optimizer.max_logit_scale,
+        )
+        metrics = {
+            "loss": loss,
+            "logit_scale": jnp.exp(params["logit_scale"]),
+            "learning_rate": jnp.asarray(schedule(state["step"]), jnp.float32),
+            "gradient_norm": optax.tree.norm(gradients),
+        }
+        return {"params": params, "opt_state": opt_state, "step": state["step"] + 1}, metrics
+
+    batch, replicated = batch_sharding(mesh), NamedSharding(mesh, P())
+    jitted = jax.jit(
+        step, donate_argnums=0, in_shardings=(shardings, batch, batch), out_shardings=(shardings, replicated)
+    )
+
+    def run(state, pixels, tokens):
+        with jax.set_mesh(mesh):  # what `constrain` in the blocks looks for
+            return jitted(state, pixels, tokens)
+
+    return run
+
+
+def normalise_pixels(pixels: UInt8[Array, "b size size 3"], config: PreprocessConfig) -> Float[Array, "b size size 3"]:
+    """(pixels / 255 - mean) / std on the device: images travel there as uint8, a quarter of float32's bytes."""
+    mean, std = (jnp.asarray(values, jnp.float32).reshape(1, 1, 1, 3) for values in (config.mean, config.std))
+    return (pixels.astype(jnp.float32) / 255 - mean) / std

@@ -1,0 +1,74 @@
+"""Zero-shot figures against scikit-learn's on the same answers, and the whole path on labelled images."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, top_k_accuracy_score
+
+from clip_jax.clip import create
+from clip_jax.data.folder import FolderTable
+from clip_jax.data.scenes import ScenesTable
+from clip_jax.errors import UserError
+from clip_jax.evaluation.zero_shot import classify_embeddings, embed_table, match_labels, zero_shot
+
+
+def unit(rng, *shape) -> np.ndarray:
+    values = rng.normal(size=shape).astype(np.float32)
+    return values / np.linalg.norm(values, axis=-1, keepdims=True)
+
+
+def test_figures_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    names = [f"class {i}" for i in range(12)]
+    embeddings, classifier = unit(rng, 300, 16), unit(rng, 12, 16)
+    truth = rng.choice(12, 300, p=np.arange(1, 13) / 78)  # unequal classes
+    result = classify_embeddings(embeddings, truth, classifier, names)
+    scores = embeddings.astype(np.float64) @ classifier.T.astype(np.float64)
+    answers = scores.argmax(axis=1)
+    assert result.top(1) == pytest.approx(accuracy_score(truth, answers), abs=1e-12)
+    assert result.top(5) == pytest.approx(top_k_accuracy_score(truth, scores, k=5, labels=range(12)), abs=1e-12)
+    assert result.mean_per_class == pytest.approx(balanced_accuracy_score(truth, answers), abs=1e-12)
+    assert result.chance == pytest.approx(1 / 12)
+    assert result.metrics().keys() == {"top1", "top5", "mean_per_class"}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return create("tiny")
+
+
+def test_a_folder_per_class(tiny, tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.fromarray(rng.integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(tmp_path / name / f"{i}.png")
+    table = FolderTable(tmp_path)
+    result = zero_shot(tiny, table, templates=["a {}.", "the {}."])
+    paths = [tmp_path / name / f"{i}.png" for name in ("cat", "dog") for i in range(3)]
+    answers = tiny.classify(paths, ["cat", "dog"], ["a {}.", "the {}."])
+    expected = [max(answer, key=answer.get) for answer in answers]
+    assert [result.class_names[row[0]] for row in result.ranking] == expected
+    assert list(result.truth) == [0, 0, 0, 1, 1, 1]
+
+
+def test_further_labels_may_be_given_in_any_order(tiny):
+    table = ScenesTable("held_out", 24)
+    labels = ["purple dog", *reversed(table.class_names)]
+    result = zero_shot(tiny, table, labels)
+    assert [result.class_names[c] for c in result.truth] == [table.class_names[i] for i in range(24)]
+
+
+def test_the_batch_size_does_not_matter(tiny):
+    table = ScenesTable("held_out", 30)
+    (a, truth), (b, _) = embed_table(tiny, table, batch_size=7), embed_table(tiny, table, batch_size=64)
+    np.testing.assert_allclose(a, b, atol=2e-6)
+    assert list(truth) == [i % 24 for i in range(30)]
+
+
+def test_labels_must_fit_the_data():
+    table = ScenesTable("held_out", 24)
+    with pytest.raises(UserError, match="lack"):
+        match_labels(table, ["red star"])
+    with pytest.raises(UserError, match="no labels"):
+        match_labels(ScenesTable("train", 4))

@@ -1,0 +1,128 @@
+"""Meshes over eight fake devices, where parameters lie on them, and that the model computes the same on all."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from clip_jax.config import ComputeConfig
+from clip_jax.errors import UserError
+from clip_jax.losses import contrastive_loss
+from clip_jax.models.two_tower import image_embedding, init_params, normalise, text_embedding
+from clip_jax.presets import get_config, list_models
+from clip_jax.sharding import MeshConfig, batch_sharding, make_mesh, parameter_specs
+
+SIZES = [(8, 1, 1), (2, 4, 1), (2, 2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("config", "devices", "sizes"),
+    [
+        (MeshConfig(), 8, (8, 1, 1)),
+        (MeshConfig(fsdp=2), 8, (4, 2, 1)),
+        (MeshConfig(data=2, fsdp=2, tensor=2), 8, (2, 2, 2)),
+        (MeshConfig(data=1, fsdp=-1, tensor=2), 8, (1, 4, 2)),
+        (MeshConfig(data=3, fsdp=1, tensor=-1), 6, (3, 1, 2)),
+        (MeshConfig(), 1, (1, 1, 1)),
+    ],
+)
+def test_mesh_sizes(config, devices, sizes):
+    mesh = make_mesh(config, jax.devices()[:devices])
+    assert dict(mesh.shape) == dict(zip(("data", "fsdp", "tensor"), sizes, strict=True))
+    assert set(mesh.devices.ravel()) == set(jax.devices()[:devices])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        MeshConfig(data=3),
+        MeshConfig(data=4),
+        MeshConfig(data=16),
+        MeshConfig(data=-1, fsdp=-1),
+        MeshConfig(data=-1, fsdp=0),
+        MeshConfig(data=-2, fsdp=-4),
+        MeshConfig(fsdp=5),
+    ],
+)
+def test_meshes_that_do_not_fit(config):
+    with pytest.raises(UserError, match=r"^mesh data=.* does not fit 8 devices; the sizes must multiply") as caught:
+        make_mesh(config)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("name", list_models())
+def test_specs_fit_every_preset(name, sizes):
+    mesh = make_mesh(MeshConfig(*sizes))
+    shapes = jax.eval_shape(lambda: init_params(get_config(name), jax.random.key(0)))
+    shardings = parameter_specs(shapes, mesh)
+    shards = jax.tree.map(lambda leaf, sharding: sharding.shard_shape(leaf.shape), shapes, shardings)
+    # All but biases, norms and positional embeddings is split by fsdp, and the blocks' kernels by tensor as well.
+    total = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    held = sum(np.prod(shape) for shape in jax.tree.leaves(shards, is_leaf=lambda x: isinstance(x, tuple)))
+    assert held < 1.02 * total / mesh.shape["fsdp"]
+    if mesh.shape["tensor"] > 1 and not name.startswith("tiny"):
+        assert held < 0.8 * total / mesh.shape["fsdp"]
+
+
+def test_kernels_are_split_and_the_rest_is_whole():
+    mesh = make_mesh(MeshConfig(2, 2, 2))
+    params = jax.eval_shape(lambda: init_params(get_config("tiny"), jax.random.key(0)))
+    specs = jax.tree.map(lambda sharding: sharding.spec, parameter_specs(params, mesh))
+    for tower in ("visual", "text"):
+        block = specs[tower]["transformer"]["block"]
+        assert block["attention"]["qkv"]["kernel"] == block["mlp"]["up"]["kernel"] == P(None, "fsdp", "tensor")
+        assert block["attention"]["out"]["kernel"] == block["mlp"]["down"]["kernel"] == P(None, "tensor", "fsdp")
+        assert block["norm_1"]["scale"] == block["mlp"]["up"]["bias"] == P()
+        assert specs[tower]["projection"] == P("fsdp", None)
+    assert specs["text"]["token_embedding"] == P("fsdp", None)
+    assert specs["visual"]["patch_embedding"]["kernel"] == P(None, "fsdp")
+    assert specs["text"]["positional_embedding"] == specs["logit_scale"] == P()
+
+
+def test_indivisible_dimensions_stay_whole():
+    mesh = make_mesh(MeshConfig(1, 8, 1))
+    specs = parameter_specs({"projection": jax.ShapeDtypeStruct((12, 16), jnp.float32)}, mesh)
+    assert specs["projection"].shard_shape((12, 16)) == (12, 16)
+
+
+@pytest.fixture(scope="module")
+def step(toy_config):
+    """Loss and gradients of both towers, given parameters, pixels, tokens and the mesh."""
+    compute = ComputeConfig(layers="scan")
+
+    def loss(params, pixels, tokens, mesh):
+        image, _ = image_embedding(params, pixels, toy_config, compute)
+        text, _ = text_embedding(params, tokens, toy_config, compute)
+        scale = jnp.exp(params["logit_scale"])
+        return contrastive_loss(normalise(image), normalise(text), scale, mesh=mesh)
+
+    return jax.jit(jax.value_and_grad(loss), static_argnums=3)
+
+
+@pytest.fixture(scope="module")
+def batch() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(5)
+    return rng.standard_normal((16, 16, 16, 3)).astype(np.float32), rng.integers(0, 700, (16, 12), np.int32)
+
+
+@pytest.fixture(scope="module")
+def on_one_device(step, toy_params, batch):
+    return step(toy_params, *map(jnp.asarray, batch), None)
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_same_loss_and_gradients_on_every_mesh(step, toy_params, batch, on_one_device, sizes):
+    """Parameters placed and activations constrained as in training, against one device without a mesh."""
+    expected, expected_gradients = on_one_device
+    mesh = make_mesh(MeshConfig(*sizes))
+    params = jax.device_put(toy_params, parameter_specs(toy_params, mesh))
+    kernel = params["visual"]["transformer"]["block"]["mlp"]["up"]["kernel"]
+    _, fsdp, tensor = sizes
+    assert {shard.data.shape for shard in kernel.addressable_shards} == {(2, 32 // fsdp, 128 // tensor)}
+    with jax.set_mesh(mesh):
+        value, gradients = step(params, *(jax.device_put(x, batch_sharding(mesh)) for x in batch), mesh)
+    assert value == pytest.approx(float(expected), rel=1e-6)
+    for ours, reference in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected_gradients), strict=True):
+        np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-5 * np.abs(reference).max())

@@ -1,0 +1,97 @@
+"""One update against PyTorch, and the same update on every mesh."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from clip_jax.models.two_tower import Params
+from clip_jax.sharding import MeshConfig, make_mesh
+from clip_jax.training.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from clip_jax.training.optimizer import make_optimizer
+from clip_jax.training.state import abstract_state, init_state
+from clip_jax.training.step import make_step, normalise_pixels
+from clip_jax.weights.released import flatten
+
+CONFIG = TrainConfig(
+    data=DataConfig("scenes:train"),
+    steps=10,
+    model=ModelConfig(dtype="float32", layers="unroll"),
+    optimizer=OptimizerConfig(learning_rate=1e-3, warmup=0, weight_decay=0.2, clip_norm=1.0),
+)
+
+
+def run(config: TrainConfig, model, mesh_config: MeshConfig, devices, updates: int = 3) -> tuple[Params, list[dict]]:
+    mesh = make_mesh(mesh_config, jax.devices()[:devices])
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    abstract = abstract_state(model, optimizer, mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    state = jax.jit(lambda: init_state(model, optimizer, 0), out_shardings=shardings)()
+    step = make_step(config, model, optimizer, mesh, shardings)
+    rng = np.random.default_rng(0)
+    figures = []
+    for _ in range(updates):
+        pixels = rng.integers(0, 256, (16, 16, 16, 3), dtype=np.uint8)
+        tokens = rng.integers(1, 699, (16, 12)).astype(np.int32)
+        tokens[np.arange(16), rng.integers(3, 12, 16)] = 699
+        state, metrics = step(state, pixels, tokens)
+        figures.append({name: float(value) for name, value in metrics.items()})
+    assert jax.tree.map(lambda leaf: leaf.sharding, state) == shardings
+    return jax.tree.map(np.asarray, state["params"]), figures
+
+
+@pytest.fixture(scope="module")
+def on_one_device(toy_config):
+    return run(CONFIG, toy_config, MeshConfig(), devices=1)
+
+
+@pytest.mark.parametrize("mesh", [MeshConfig(8, 1, 1), MeshConfig(2, 4, 1), MeshConfig(2, 2, 2)], ids=str)
+def test_every_mesh_makes_the_same_updates(toy_config, on_one_device, mesh):
+    params, figures = run(CONFIG, toy_config, mesh, devices=8)
+    expected_params, expected = on_one_device
+    for here, there in zip(figures, expected, strict=True):
+        assert here == pytest.approx(there, rel=1e-5)
+    for name, leaf in flatten(params).items():
+        # Adam divides by the gradient's size, which makes much of float32's rounding where a gradient is nearly zero.
+        np.testing.assert_allclose(leaf, flatten(expected_params)[name], atol=2e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("layers", ["scan", "unroll"])
+@pytest.mark.parametrize("remat", ["none", "block", "dots"])
+def test_how_layers_are_run_changes_nothing(toy_config, on_one_device, layers, remat):
+    config = replace(CONFIG, model=ModelConfig(dtype="float32", layers=layers, remat=remat))
+    _, figures = run(config, toy_config, MeshConfig(), devices=1)
+    for here, there in zip(figures, on_one_device[1], strict=True):
+        assert here == pytest.approx(there, rel=1e-5)
+
+
+def test_training_learns_by_heart(toy_config):
+    """The loss of a batch that is repeated goes well below that of guessing, log(16)."""
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    config = replace(CONFIG, steps=60)
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(toy_config, optimizer, mesh))
+    state = jax.jit(lambda: init_state(toy_config, optimizer, 0), out_shardings=shardings)()
+    step = make_step(config, toy_config, optimizer, mesh, shardings)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (16, 16, 16, 3), dtype=np.uint8)
+    tokens = rng.integers(1, 700, (16, 12)).astype(np.int32)
+    losses = []
+    for _ in range(60):
+        state, metrics = step(state, pixels, tokens)
+        losses.append(float(metrics["loss"]))
+    assert losses[0] > 2
+    assert losses[-1] < 0.3
+
+
+def test_pixels_are_normalised_as_in_preprocessing(toy_config):
+    from clip_jax.inputs.preprocess import normalise
+
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    np.testing.assert_allclose(
+        normalise_pixels(jax.numpy.asarray(pixels), toy_config.preprocess),
+        normalise(pixels, toy_config.preprocess),
+        rtol=1e-6,
+        atol=1e-6,
+    )

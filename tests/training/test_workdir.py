@@ -1,0 +1,50 @@
+"""A workdir belongs to one run; another one is refused and nothing there changes."""
+
+from dataclasses import replace
+
+import pytest
+
+from clip_jax.errors import UserError
+from clip_jax.training.config import DataConfig, TrainConfig
+from clip_jax.training.workdir import claim, locate
+
+CONFIG = TrainConfig(data=DataConfig("scenes:train"))
+
+
+def test_the_same_run_may_come_back(tmp_path):
+    claim(tmp_path / "run", CONFIG)
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    claim(tmp_path / "run", CONFIG)
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_another_run_is_refused_by_what_differs(tmp_path):
+    claim(tmp_path, CONFIG)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    other = replace(CONFIG, seed=1, optimizer=replace(CONFIG.optimizer, learning_rate=1.0))
+    with pytest.raises(UserError) as raised:
+        claim(tmp_path, other)
+    message = str(raised.value)
+    assert "config.seed is 0 there and 1 here" in message
+    assert "config.optimizer.learning_rate is 0.0005 there and 1.0 here" in message
+    assert "steps" not in message
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints"])
+def test_what_is_not_a_run_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("somebody's")
+    with pytest.raises(UserError, match=name):
+        claim(tmp_path, CONFIG)
+    assert (tmp_path / name).read_text() == "somebody's"
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_a_place_where_nothing_can_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        claim(tmp_path / "file" / "run", CONFIG)
+
+
+def test_the_placeholder(tmp_path):
+    assert locate("tar:{workdir}/a/{0..3}.tar", tmp_path) == f"tar:{tmp_path}/a/{{0..3}}.tar"
