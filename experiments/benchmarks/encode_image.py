@@ -10,6 +10,7 @@ too, since a fast wrong answer is worth nothing.
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import sys
@@ -18,6 +19,9 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["TQDM_DISABLE"] = "1"
 
 import jax
 import jax.numpy as jnp

@@ -92,7 +92,7 @@ def test_captions_and_crops_change_from_epoch_to_epoch(scenes):
     batches = list(pipeline(table, batch_size=1).batches(0, 30))
     assert len({batch.tokens.tobytes() for batch in batches}) > 2
     assert len({batch.pixels.tobytes() for batch in batches}) == 30
-    assert {TOKENIZER.decode(list(batch.tokens[0])).strip().replace(" .", ".") for batch in batches} <= set(
+    assert {TOKENIZER.decode(batch.tokens[0]).strip().replace(" .", ".") for batch in batches} <= set(
         table.samples[0].captions
     )
 

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from support.torch_clip import params_from_transformers, transformers_clip
 
 from clip_jax.clip import Clip
 from clip_jax.config import ClipConfig, ComputeConfig, TextConfig, TransformerConfig, VisionConfig
 from clip_jax.losses import softmax_loss
+from clip_jax.models.transformer import layer_norm
 from clip_jax.models.two_tower import Params, init_params, normalise
 from clip_jax.presets import get_config
 
@@ -170,6 +172,14 @@ def test_bfloat16(name, layers):
         assert 1e-4 < error < 0.03
     embedding, named = rounded.apply_image(params, jnp.asarray(pixels), intermediates=True)
     assert {embedding.dtype, named["layers"].dtype, named["pre_projection"].dtype} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_layer_norm_of_values_far_from_zero():
+    """Where the mean of squares less the square of the mean would have lost three of seven digits."""
+    values = (300 + np.random.default_rng(4).standard_normal((6, 64))).astype(np.float32)
+    exact = torch.nn.functional.layer_norm(torch.tensor(values).double(), (64,), eps=1e-5)
+    ours = layer_norm(64, 1e-5, jnp.dtype("float32"), nnx.Rngs(0))(jnp.asarray(values))
+    assert relative_error(ours, exact) <= 1e-4
 
 
 @pytest.mark.slow

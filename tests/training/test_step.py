@@ -17,7 +17,7 @@ from clip_jax.weights.released import flatten
 CONFIG = TrainConfig(
     data=DataConfig("scenes:train"),
     steps=10,
-    model=ModelConfig(dtype="float32", layers="unroll"),
+    model=ModelConfig(dtype="float32", layers="scan"),
     optimizer=OptimizerConfig(learning_rate=1e-3, warmup=0, weight_decay=0.2, clip_norm=1.0),
 )
 
@@ -46,7 +46,7 @@ def on_one_device(toy_config):
     return run(CONFIG, toy_config, MeshConfig(), devices=1)
 
 
-@pytest.mark.parametrize("mesh", [MeshConfig(8, 1, 1), MeshConfig(2, 4, 1), MeshConfig(2, 2, 2)], ids=str)
+@pytest.mark.parametrize("mesh", [MeshConfig(8, 1, 1), MeshConfig(2, 2, 2)], ids=str)
 def test_every_mesh_makes_the_same_updates(toy_config, on_one_device, mesh):
     params, figures = run(CONFIG, toy_config, mesh, devices=8)
     expected_params, expected = on_one_device
@@ -57,8 +57,7 @@ def test_every_mesh_makes_the_same_updates(toy_config, on_one_device, mesh):
         np.testing.assert_allclose(leaf, flatten(expected_params)[name], atol=2e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("layers", ["scan", "unroll"])
-@pytest.mark.parametrize("remat", ["none", "block", "dots"])
+@pytest.mark.parametrize(("layers", "remat"), [("scan", "block"), ("unroll", "dots")])
 def test_how_layers_are_run_changes_nothing(toy_config, on_one_device, layers, remat):
     config = replace(CONFIG, model=ModelConfig(dtype="float32", layers=layers, remat=remat))
     _, figures = run(config, toy_config, MeshConfig(), devices=1)
