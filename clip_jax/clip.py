@@ -13,7 +13,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float32, Int, Int32
-from PIL import Image
 from tqdm import tqdm
 
 from clip_jax.config import ClipConfig, ComputeConfig
@@ -194,7 +193,10 @@ class Clip:
         context = self.config.text.context_length
         if not np.issubdtype(tokens.dtype, np.integer) or tokens.ndim != 2 or tokens.shape[1] != context:
             raise UserError(f"tokens must be integers [b, {context}], not {tokens.dtype} {list(tokens.shape)}")
-        return np.asarray(tokens, np.int32)
+        tokens, vocabulary = np.asarray(tokens, np.int32), self.config.text.vocab_size
+        if tokens.size and not 0 <= tokens.min() <= tokens.max() < vocabulary:
+            raise UserError(f"token ids run from {tokens.min()} to {tokens.max()}; they must lie in 0..{vocabulary - 1}")
+        return tokens
 
 
 def create(name: str, seed: int = 0) -> Clip:
@@ -311,4 +313,5 @@ def _is_float_array(images: Any) -> bool:
 def _is_one_image(images: Any) -> bool:
     if isinstance(images, np.ndarray):
         return images.ndim == 3
-    return isinstance(images, str | os.PathLike | bytes | Image.Image)
+    # Anything else that is no sequence counts as one too: opening it says what an image may be.
+    return isinstance(images, str | bytes) or not isinstance(images, Sequence)

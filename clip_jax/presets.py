@@ -37,8 +37,8 @@ def _tiny(activation: Activation) -> ClipConfig:
     """Patches of 16 on 48 pixels: nine tokens, which make it quick, and enough for shapes that fill the image."""
     return ClipConfig(
         embed_dim=128,
-        vision=VisionConfig(48, 16, TransformerConfig(width=192, layers=4, heads=3, activation=activation)),
-        text=TextConfig(TransformerConfig(width=128, layers=2, heads=2, activation=activation), context_length=32),
+        vision=VisionConfig(48, 16, TransformerConfig(width=192, layers=2, heads=3, activation=activation)),
+        text=TextConfig(TransformerConfig(width=128, layers=1, heads=2, activation=activation), context_length=32),
         preprocess=PreprocessConfig(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     )
 

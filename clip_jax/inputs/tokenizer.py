@@ -84,8 +84,8 @@ class ClipTokenizer:
 
         Raises UserError where a text is not a string, or where `texts` is a single string.
         """
-        if isinstance(texts, str):
-            raise UserError(f"texts must be a list of strings, not one string; [{texts!r}] would be")
+        if isinstance(texts, str) or not isinstance(texts, Sequence):
+            raise UserError(f"texts must be a list of strings, not {texts!r}; [{str(texts)!r}] would be")
         tokens = np.zeros((len(texts), self.context_length), np.int32)
         for row, text in zip(tokens, texts, strict=True):
             ids = [self.start_token, *self.encode(text)[: self.context_length - 2], self.end_token]

@@ -12,7 +12,7 @@ def scenes() -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
-            "steps": 1_500,
+            "steps": 800,
             "batch_size": 128,
             "model": {"name": "tiny", "dtype": "float32", "layers": "unroll"},
             "data": {

@@ -55,6 +55,11 @@ def read(folder: Path) -> tuple[ClipConfig, Params]:
         for name in expected.keys() & tensors.keys()
         if tensors[name].shape != expected[name].shape
     ]
+    problems += [
+        f"{name} is of type {tensor.dtype}, not floating-point"
+        for name, tensor in tensors.items()
+        if not jax.numpy.issubdtype(tensor.dtype, jax.numpy.floating)
+    ]
     if problems:
         raise UserError(f"the weights in {folder} do not fit their config: {'; '.join(sorted(problems))}")
     return config, unflatten(tensors)

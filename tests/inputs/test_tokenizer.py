@@ -146,7 +146,7 @@ def test_impossible_sizes_are_refused(arguments):
 
 
 def test_one_string_for_a_list_is_refused():
-    with pytest.raises(UserError, match=r"not one string; \['a dog'\] would be"):
+    with pytest.raises(UserError, match=r"not 'a dog'; \['a dog'\] would be"):
         ClipTokenizer(77)("a dog")
 
 
