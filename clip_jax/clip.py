@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,6 @@ from clip_jax.weights import released
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 PROGRESS_AFTER_SECONDS = 2
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +55,7 @@ class Clip:
             return self._encode(_image_encoder, pixels, normalize, batch_size, "images")
         if _is_one_image(images):
             return self.encode_image([images], normalize, batch_size)[0]  # pyright: ignore[reportArgumentType]
-        return self._encode(_image_encoder, images, normalize, batch_size, "images", self.preprocess)
+        return self._encode(_image_encoder, images, normalize, batch_size, "images", self.preprocess)  # pyright: ignore[reportArgumentType]
 
     def encode_text(
         self,
@@ -101,6 +100,16 @@ class Clip:
         """Token ids padded with zeros; over-long text is cut with the end token kept."""
         tokenizer = tokenizer_for(self.config.tokenizer, self.config.text)
         return tokenizer([texts] if isinstance(texts, str) else texts)
+
+    @overload
+    def classify(
+        self, images: ImageSource, labels: Sequence[str], templates: str | Sequence[str] | None = None
+    ) -> dict[str, float]: ...
+
+    @overload
+    def classify(
+        self, images: Sequence[ImageSource], labels: Sequence[str], templates: str | Sequence[str] | None = None
+    ) -> list[dict[str, float]]: ...
 
     def classify(
         self,
@@ -195,7 +204,9 @@ class Clip:
             raise UserError(f"tokens must be integers [b, {context}], not {tokens.dtype} {list(tokens.shape)}")
         tokens, vocabulary = np.asarray(tokens, np.int32), self.config.text.vocab_size
         if tokens.size and not 0 <= tokens.min() <= tokens.max() < vocabulary:
-            raise UserError(f"token ids run from {tokens.min()} to {tokens.max()}; they must lie in 0..{vocabulary - 1}")
+            raise UserError(
+                f"token ids run from {tokens.min()} to {tokens.max()}; they must lie in 0..{vocabulary - 1}"
+            )
         return tokens
 
 

@@ -42,7 +42,7 @@ class MeshConfig:
     tensor: int = 1
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh over `devices` (default: all of every process). Raises UserError where the sizes do not multiply up."""
     devices = list(jax.devices() if devices is None else devices)
     sizes = [config.data, config.fsdp, config.tensor]

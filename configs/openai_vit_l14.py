@@ -1,9 +1,9 @@
 """OpenAI's ViT-L/14 from scratch, by the paper's recipe: 32 epochs of 400 million pairs in batches of 32,768.
 
-    clip-jax train --config=configs/openai_vit_l14.py --workdir=runs/l14 --config.data.source='tar:/data/{00000..41407}.tar'
+    clip-jax train --config=configs/openai_vit_l14.py --workdir=runs/l14 --config.data.source='tar:shards/*.tar'
 
-Hardware: a pod slice; nothing smaller holds the batch. For comparison, open_clip spent about 50,800 GPU hours on 32 epochs
-of LAION-400M. Aims at the 75.3 % zero-shot top-1 on ImageNet that the paper reports for its own data (table 11).
+Hardware: a pod slice; nothing smaller holds the batch. For comparison, open_clip spent about 50,800 GPU hours on
+32 epochs of LAION-400M. Aims at the 75.3 % ImageNet zero-shot top-1 that the paper reports for its own data (table 11).
 """
 
 from ml_collections import ConfigDict

@@ -17,7 +17,7 @@ def draw_splits(folder: Path, images: dict[Split, int], seed: int, image_size: i
 
     A split appears whole or not at all. The images are a pure function of (seed, split), not of the number of cores.
     """
-    missing = {split: count for split, count in images.items() if not (folder / split).is_dir()}
+    missing: dict[Split, int] = {split: count for split, count in images.items() if not (folder / split).is_dir()}
     if not missing:
         return
     # Workers are started afresh: a fork of a process in which JAX or TensorFlow run threads may hang.

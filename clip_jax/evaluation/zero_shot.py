@@ -5,6 +5,7 @@ Source: section 3.1 of the paper; prompts are ensembled in embedding space (3.1.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float32, Int
@@ -13,6 +14,9 @@ from tqdm import tqdm
 from clip_jax.clip import PROGRESS_AFTER_SECONDS, Clip, check_labels
 from clip_jax.data.table import Sample, Table
 from clip_jax.errors import UserError
+
+Embedded: TypeAlias = tuple[Float32[np.ndarray, "b k"], Int[np.ndarray, " b"]]
+"""A table's normalised image embeddings, and the class of each image among the table's own."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,21 @@ def zero_shot(
     `labels` may name further classes, in any order, but must hold every class of the table. Raises UserError where
     it does not, or where the table has no labels.
     """
+    match_labels(table, labels)  # before the long work
+    return classify_table(clip, table, embed_table(clip, table, batch_size), labels, templates)
+
+
+def classify_table(
+    clip: Clip,
+    table: Table,
+    embedded: Embedded,
+    labels: Sequence[str] = (),
+    templates: str | Sequence[str] | None = None,
+) -> ZeroShotResult:
+    """As `zero_shot`, for a table that is embedded already: one embedding serves many choices of labels and prompts."""
     labels, class_of = match_labels(table, labels)
-    classifier = clip.class_embeddings(labels, templates)
-    embeddings, truth = embed_table(clip, table, batch_size)
-    return classify_embeddings(embeddings, class_of[truth], classifier, labels)
+    embeddings, truth = embedded
+    return classify_embeddings(embeddings, class_of[truth], clip.class_embeddings(labels, templates), labels)
 
 
 def classify_embeddings(
@@ -89,9 +104,7 @@ def match_labels(table: Table, labels: Sequence[str] = ()) -> tuple[list[str], I
     return labels, np.array([labels.index(name) for name in table.class_names])
 
 
-def embed_table(
-    clip: Clip, table: Table, batch_size: int = 64
-) -> tuple[Float32[np.ndarray, "b k"], Int[np.ndarray, " b"]]:
+def embed_table(clip: Clip, table: Table, batch_size: int = 64) -> Embedded:
     """Normalised image embeddings and labels of a whole labelled table, read and encoded in batches."""
     embeddings, truth = [], []
     with tqdm(total=len(table), unit=" images", delay=PROGRESS_AFTER_SECONDS, leave=False) as progress:

@@ -48,7 +48,7 @@ class Mlp(nnx.Module):
     """Two linear layers around the activation."""
 
     def __init__(self, config: TransformerConfig, dtype: jnp.dtype, init: BlockInit, rngs: nnx.Rngs):
-        self.activation = config.activation
+        self.activation: Activation = config.activation
         width, hidden = config.width, config.mlp_width
         self.up = nnx.Linear(width, hidden, dtype=dtype, kernel_init=init.up, bias_init=init.up_bias, rngs=rngs)
         self.down = nnx.Linear(hidden, width, dtype=dtype, kernel_init=init.down, bias_init=init.down_bias, rngs=rngs)

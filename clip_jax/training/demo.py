@@ -12,7 +12,7 @@ from clip_jax.data.spec import open_table
 from clip_jax.data.table import Table
 from clip_jax.evaluation.linear_probe import linear_probe
 from clip_jax.evaluation.report import DemoResults, write_report
-from clip_jax.evaluation.zero_shot import classify_embeddings, embed_table, match_labels
+from clip_jax.evaluation.zero_shot import classify_table, embed_table
 from clip_jax.training.config_file import check_config
 from clip_jax.training.loop import train
 from clip_jax.training.metrics import read_metrics
@@ -41,16 +41,13 @@ def run_demo(workdir: Path) -> DemoFigures:
     folder = workdir / "scenes"
     table, probe_table = open_table(f"tar:{folder}/held_out?captions=captions"), open_table(f"tar:{folder}/probe")
 
-    embeddings, truth = embed_table(clip, table)
-    labels, _ = match_labels(table)
-    classifier = clip.class_embeddings(labels, TEMPLATES)
-    held_out = classify_embeddings(embeddings, truth, classifier, labels)
-    every_label, place_of = match_labels(table, [class_name(combination) for combination in COMBINATIONS])
-    everything = classify_embeddings(
-        embeddings, place_of[truth], clip.class_embeddings(every_label, TEMPLATES), every_label
-    )
-    probe_top1 = linear_probe(*embed_table(clip, probe_table), embeddings, truth, len(labels))
+    embeddings, truth = embedded = embed_table(clip, table)
+    held_out = classify_table(clip, table, embedded, templates=TEMPLATES)
+    every_label = [class_name(combination) for combination in COMBINATIONS]
+    everything = classify_table(clip, table, embedded, every_label, TEMPLATES)
+    probe_top1 = linear_probe(*embed_table(clip, probe_table), embeddings, truth, len(table.class_names))
 
+    classifier = clip.class_embeddings(table.class_names, TEMPLATES)
     samples = table.read(range(len(table)))
     shown = _one_of_each(truth, SHOWN_SIMILARITIES)
     captions = [samples[i].captions[-1] for i in shown]

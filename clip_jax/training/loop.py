@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from clip_jax.clip import Clip
+from clip_jax.clip import Clip, check_templates
 from clip_jax.config import ClipConfig
 from clip_jax.data.draw_splits import draw_splits
 from clip_jax.data.order import Order
@@ -17,7 +17,7 @@ from clip_jax.data.pipeline import Batch, Pipeline
 from clip_jax.data.spec import open_table
 from clip_jax.data.table import Table
 from clip_jax.errors import UserError
-from clip_jax.evaluation.zero_shot import match_labels, zero_shot
+from clip_jax.evaluation.zero_shot import classify_table, embed_table, match_labels
 from clip_jax.inputs.tokenizer import tokenizer_for
 from clip_jax.presets import get_config
 from clip_jax.sharding import BATCH_AXES, batch_sharding, make_mesh
@@ -43,7 +43,7 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
     workdirs.claim(workdir, config)
     draw_missing(config, model, workdir)
     pipeline = _pipeline(config, model, workdir)
-    tasks = _open_tasks(config, workdir)
+    tables = _open_tasks(config, workdir)
 
     optimizer = make_optimizer(config.optimizer, config.steps)
     abstract = abstract_state(model, optimizer, mesh)
@@ -70,9 +70,9 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
                 figures = _checked(figures, step) | clock.rates(step)
                 log.write(step, figures | {"batch_digest": batch.digest})
                 progress.show(step, figures["loss"], figures["images_per_second"])
-            if tasks and _due(config.evaluate.every, step, config):
+            if tables and _due(config.evaluate.every, step, config):
                 with clock.paused(state):
-                    results = _evaluate(config, model, state, tasks)
+                    results = _evaluate(config, model, state, tables)
                 log.write(step, results)
                 progress.say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in results.items()))
             if _due(config.checkpoint.every, step, config):
@@ -108,20 +108,22 @@ def _pipeline(config: TrainConfig, model: ClipConfig, workdir: Path) -> Pipeline
 
 
 def _open_tasks(config: TrainConfig, workdir: Path) -> dict[str, Table]:
-    """The data of each evaluation, opened and checked before the first step rather than hours into the run."""
-    tasks = {name: open_table(workdirs.locate(task.data, workdir)) for name, task in config.evaluate.zero_shot.items()}
-    for name, table in tasks.items():
-        match_labels(table, config.evaluate.zero_shot[name].labels)
-    return tasks
+    """The data of the evaluations by their SPEC, opened and checked before the first step, not hours into the run."""
+    tasks = config.evaluate.zero_shot.values()
+    tables = {data: open_table(workdirs.locate(data, workdir)) for data in dict.fromkeys(task.data for task in tasks)}
+    for task in tasks:
+        match_labels(tables[task.data], task.labels)
+        check_templates(task.templates)
+    return tables
 
 
-def _evaluate(config: TrainConfig, model: ClipConfig, state: TrainState, tasks: dict[str, Table]) -> dict[str, float]:
+def _evaluate(config: TrainConfig, model: ClipConfig, state: TrainState, tables: dict[str, Table]) -> dict[str, float]:
     clip = Clip(model, state["params"], config.model.compute)
+    embedded = {data: embed_table(clip, table, batch_size=256) for data, table in tables.items()}
     results = {}
-    for name, table in tasks.items():
-        task = config.evaluate.zero_shot[name]
-        metrics = zero_shot(clip, table, task.labels, task.templates, batch_size=256).metrics()
-        results |= {f"eval/{name}/{metric}": value for metric, value in metrics.items()}
+    for name, task in config.evaluate.zero_shot.items():
+        result = classify_table(clip, tables[task.data], embedded[task.data], task.labels, task.templates)
+        results |= {f"eval/{name}/{metric}": value for metric, value in result.metrics().items()}
     return results
 
 

@@ -12,7 +12,7 @@ def scenes() -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
-            "steps": 800,
+            "steps": 1_000,
             "batch_size": 128,
             "model": {"name": "tiny", "dtype": "float32", "layers": "unroll"},
             "data": {

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, UInt8
 
 from clip_jax.config import ClipConfig, PreprocessConfig
@@ -17,7 +18,7 @@ from clip_jax.training.config import TrainConfig
 from clip_jax.training.optimizer import clamp_logit_scale, make_schedule
 from clip_jax.training.state import TrainState
 
-Step = Callable[[TrainState, Array, Array], tuple[TrainState, dict[str, Array]]]
+Step = Callable[[TrainState, ArrayLike, ArrayLike], tuple[TrainState, dict[str, Array]]]
 
 
 def make_step(

@@ -18,7 +18,7 @@ def latest_step(folder: Path) -> int | None:
     """The newest complete checkpoint's step; None where there is none."""
     if not folder.is_dir():
         return None
-    with ocp.training.Checkpointer(folder.absolute()) as checkpointer:
+    with ocp.training.Checkpointer(str(folder.absolute())) as checkpointer:
         return None if checkpointer.latest is None else checkpointer.latest.step
 
 
@@ -30,14 +30,16 @@ def save(folder: Path, step: int, state: Any, description: dict[str, Any], keep:
     newest = ocp.training.preservation_policies.LatestN(keep)
     # Waits until the files are there: on CPUs a write behind the next step would read buffers that it donates.
     with ocp.training.Checkpointer(
-        folder.absolute(), preservation_policy=newest, cleanup_tmp_directories=True
+        str(folder.absolute()),
+        preservation_policy=newest,  # pyright: ignore[reportArgumentType]
+        cleanup_tmp_directories=True,
     ) as checkpointer:
         checkpointer.save_checkpointables(step, {"state": state, "description": description}, overwrite=True)
 
 
 def restore(folder: Path, step: int, abstract_state: Any) -> Any:
     """The state of checkpoint `step`, laid out as the ShapeDtypeStructs of `abstract_state` say."""
-    with ocp.training.Checkpointer(folder.absolute()) as checkpointer:
+    with ocp.training.Checkpointer(str(folder.absolute())) as checkpointer:
         return checkpointer.load_checkpointables(step, {"state": abstract_state})["state"]
 
 
@@ -46,7 +48,7 @@ def read_model(folder: Path) -> tuple[ClipConfig, Params]:
     step = latest_step(folder)
     if step is None:
         raise UserError(f"{folder} holds no complete checkpoint yet; let the training run save one first")
-    with ocp.training.Checkpointer(folder.absolute()) as checkpointer:
+    with ocp.training.Checkpointer(str(folder.absolute())) as checkpointer:
         description = checkpointer.load_checkpointables(step, {"description": None})["description"]
     config = ClipConfig.from_dict(description["model"])
     # Restored onto one device, whatever the mesh that saved them.
@@ -58,5 +60,5 @@ def read_model(folder: Path) -> tuple[ClipConfig, Params]:
     context = ocp.Context()
     context.pytree_options.loading.partial_load = True
     with context:
-        state = ocp.load(folder.absolute() / str(step), {"params": abstract}, checkpointable_name="state")
+        state = ocp.load(str(folder.absolute() / str(step)), {"params": abstract}, checkpointable_name="state")
     return config, jax.tree.map(np.asarray, state["params"])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from clip_jax.data.drawing import BACKGROUNDS, COLOURS, SHAPES
-from clip_jax.data.scenes import COMBINATIONS, HELD_OUT, SEEN, ScenesTable, class_name
+from clip_jax.data.scenes import COMBINATIONS, HELD_OUT, SEEN, ScenesTable, Split, class_name
 from clip_jax.errors import UserError
 
 
@@ -35,7 +35,8 @@ def test_training_neither_draws_nor_names_a_held_out_combination():
 
 
 def test_labelled_splits_show_their_classes_in_equal_numbers():
-    for split, combinations in (("held_out", HELD_OUT), ("probe", HELD_OUT), ("seen", SEEN)):
+    splits: dict[Split, tuple] = {"held_out": HELD_OUT, "probe": HELD_OUT, "seen": SEEN}
+    for split, combinations in splits.items():
         table = ScenesTable(split, 3 * len(combinations), seed=1)
         assert table.class_names == tuple(map(class_name, combinations))
         samples = table.read(range(len(table)))

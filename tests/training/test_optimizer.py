@@ -1,5 +1,7 @@
 """The optimizer against a textbook AdamW in float64, and what decays."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +33,7 @@ def test_updates_are_those_of_the_textbook():
     gradients = [{name: rng.normal(size=value.shape) * 3 for name, value in start.items()} for _ in range(6)]
     config = OptimizerConfig(learning_rate=0.01, warmup=2, weight_decay=0.3, clip_norm=1.5)
 
-    params = jax.tree.map(jnp.float32, start)
+    params: Any = jax.tree.map(jnp.float32, start)
     optimizer = make_optimizer(config, steps=6)
     state = optimizer.init(params)
     for gradient in gradients:
