@@ -1,6 +1,7 @@
 """Drawing the splits of the drawn scenes to disk, as the tar shards that training reads."""
 
 import dataclasses
+import json
 import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from clip_jax.data.scenes import ScenesTable, Split
 from clip_jax.data.shards import Record, write_tar_shards
+from clip_jax.errors import UserError
 
 CHUNK = 256
 
@@ -16,8 +18,13 @@ def draw_splits(folder: Path, images: dict[Split, int], seed: int, image_size: i
     """Draws each split that `folder` lacks into `folder/SPLIT/*.tar`, on every core.
 
     A split appears whole or not at all. The images are a pure function of (seed, split), not of the number of cores.
+    Raises UserError where a split is there already but was drawn otherwise.
     """
-    missing: dict[Split, int] = {split: count for split, count in images.items() if not (folder / split).is_dir()}
+    missing = {
+        split: count
+        for split, count in images.items()
+        if not _is_drawn(folder, split, {"images": count, "seed": seed, "image_size": image_size})
+    }
     if not missing:
         return
     # Workers are started afresh: a fork of a process in which JAX or TensorFlow run threads may hang.
@@ -27,7 +34,23 @@ def draw_splits(folder: Path, images: dict[Split, int], seed: int, image_size: i
             chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
             drawn = pool.map(_draw, [table] * len(chunks), chunks)
             records = (record for chunk in drawn for record in chunk)
+            # The description comes first: without its shards it is only written again.
+            description = {"images": count, "seed": seed, "image_size": image_size}
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{split}.json").write_text(json.dumps(description) + "\n", encoding="utf-8")
             write_tar_shards(records, folder / split, class_names=table.class_names, total=count)
+
+
+def _is_drawn(folder: Path, split: Split, wanted: dict[str, int]) -> bool:
+    if not (folder / split).is_dir():
+        return False
+    try:
+        found = json.loads((folder / f"{split}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if found != wanted:
+        raise UserError(f"{folder / split} was drawn with {found}, not {wanted}; choose another folder, or remove it")
+    return True
 
 
 def _draw(table: ScenesTable, indices: range) -> list[Record]:

@@ -40,10 +40,11 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
     model = get_config(config.model.name)
     mesh = make_mesh(config.mesh)
     _check_batch(config, mesh)
-    workdirs.claim(workdir, config)
+    workdirs.check(workdir, config)
     draw_missing(config, model, workdir)
     pipeline = _pipeline(config, model, workdir)
     tables = _open_tasks(config, workdir)
+    workdirs.claim(workdir, config)  # only now, so that a mistyped SPEC can be mended and tried again
 
     optimizer = make_optimizer(config.optimizer, config.steps)
     abstract = abstract_state(model, optimizer, mesh)
@@ -74,7 +75,8 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
                 with clock.paused(state):
                     results = _evaluate(config, model, state, tables)
                 log.write(step, results)
-                progress.say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in results.items()))
+                top1 = {name.split("/")[1]: value for name, value in results.items() if name.endswith("/top1")}
+                progress.say(f"step {step}: top-1 " + ", ".join(f"{name} {value:.1%}" for name, value in top1.items()))
             if _due(config.checkpoint.every, step, config):
                 with clock.paused(state):
                     checkpoints.save(folder, step, state, {"model": model.to_dict()}, config.checkpoint.keep)

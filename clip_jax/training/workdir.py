@@ -9,39 +9,49 @@ from typing import Any
 from clip_jax.errors import UserError
 from clip_jax.training.config import TrainConfig
 
+CONFIG = "config.json"
 PLACEHOLDER = "{workdir}"
 _ABSENT = object()
 
 
-def claim(workdir: Path, config: TrainConfig) -> None:
-    """Makes `workdir` the folder of this run, or checks that it is already.
-
-    Raises UserError where it holds another run, naming what differs; nothing there is changed then.
-    """
-    wanted = json.loads(json.dumps(dataclasses.asdict(config)))
-    path = workdir / "config.json"
+def check(workdir: Path, config: TrainConfig) -> None:
+    """Raises UserError where `workdir` holds another run than this one, naming what differs."""
+    path = workdir / CONFIG
     if path.is_file():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{path} is not JSON; choose another --workdir") from error
-        differing = _differences(found, wanted)
+        differing = _differences(found, _plain(config))
         if differing:
             raise UserError(
                 f"{workdir} holds another run: {', '.join(differing)}; "
                 "choose another --workdir, or repeat that run's config"
             )
         return
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"the workdir {workdir} is a file; choose another --workdir")
     for name in ("checkpoints", "metrics.jsonl"):
         if (workdir / name).exists():
-            raise UserError(f"{workdir} holds {name} but no config.json, so it is not a run; choose another --workdir")
+            raise UserError(f"{workdir} holds {name} but no {CONFIG}, so it is not a run; choose another --workdir")
+
+
+def claim(workdir: Path, config: TrainConfig) -> None:
+    """Makes `workdir` the folder of this run, which `check` has found it may be. Raises UserError."""
+    if (workdir / CONFIG).is_file():
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        partial = workdir / ".config.json.partial"
-        partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        partial = workdir / f".{CONFIG}.partial"
+        partial.write_text(json.dumps(_plain(config), indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, workdir / CONFIG)
     except OSError as error:
         raise UserError(f"cannot write to the workdir {workdir}: {error.strerror}") from error
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    """The config as JSON gives it back: tuples are lists."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def locate(text: str, workdir: Path) -> str:

@@ -6,9 +6,15 @@ import pytest
 
 from clip_jax.errors import UserError
 from clip_jax.training.config import DataConfig, TrainConfig
-from clip_jax.training.workdir import claim, locate
+from clip_jax.training.workdir import check, locate
+from clip_jax.training.workdir import claim as claim_checked
 
 CONFIG = TrainConfig(data=DataConfig("scenes:train"))
+
+
+def claim(workdir, config) -> None:
+    check(workdir, config)
+    claim_checked(workdir, config)
 
 
 def test_the_same_run_may_come_back(tmp_path):
@@ -38,6 +44,13 @@ def test_what_is_not_a_run_is_refused(tmp_path, name):
         claim(tmp_path, CONFIG)
     assert (tmp_path / name).read_text() == "somebody's"
     assert not (tmp_path / "config.json").exists()
+
+
+def test_a_file_is_no_workdir(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="is a file"):
+        claim(tmp_path / "file", CONFIG)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_place_where_nothing_can_be_written(tmp_path):
