@@ -18,6 +18,7 @@ CORE = [
     "ftfy>=6.3,<7",
     "regex>=2024.11.6",
     "tqdm>=4.67",
+    "orbax-checkpoint>=0.12.8,<0.13",
 ]
 TENSORFLOW = [
     "tensorflow-cpu>=2.20,<2.22; platform_system == 'Linux' and platform_machine == 'x86_64'",
@@ -26,7 +27,6 @@ TENSORFLOW = [
 TRAIN = [
     *TENSORFLOW,
     "optax>=0.2.8,<0.3",
-    "orbax-checkpoint>=0.12.8,<0.13",
     "ml-collections>=1.1",
     "matplotlib>=3.10",
     "tensorboardX>=2.6.2",

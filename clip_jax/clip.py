@@ -1,6 +1,7 @@
 """`Clip`: a model with its weights, preprocessing and tokenizer, ready to encode, classify and compare."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -66,6 +67,8 @@ class Clip:
         """Text embeddings, [b, k] for a list and [k] for one string; token ids int32 [b, context] are taken too."""
         if isinstance(texts, str):
             return self.encode_text([texts], normalize, batch_size)[0]
+        if not isinstance(texts, Sequence | np.ndarray | jax.Array):
+            raise UserError(f"texts must be a string, a list of strings or token ids, not a {type(texts).__name__}")
         if isinstance(texts, np.ndarray | jax.Array):
             tokens = self._checked_tokens(texts)
             return self._encode(_text_encoder, tokens, normalize, batch_size, "texts")
@@ -253,11 +256,12 @@ def check_labels(labels: Sequence[str]) -> list[str]:
     labels = list(labels)
     if not labels:
         raise UserError("there are no labels; give at least one")
-    if any(not isinstance(label, str) or not label.strip() for label in labels):
-        raise UserError(f"every label must be a string that is not empty; these are {labels}")
-    repeated = sorted({label for label in labels if labels.count(label) > 1})
-    if repeated:
-        raise UserError(f"label '{repeated[0]}' stands {labels.count(repeated[0])} times; give each label once")
+    for place, label in enumerate(labels, start=1):
+        if not isinstance(label, str) or not label.strip():
+            raise UserError(f"every label must be a string that is not empty; number {place} is {label!r}")
+    label, times = Counter(labels).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"label '{label}' stands {times} times; give each label once")
     return labels
 
 
@@ -265,7 +269,7 @@ def check_templates(templates: str | Sequence[str] | None) -> list[str]:
     """The templates as a list, the default where there are none given. Raises UserError for one without {}."""
     templates = [templates] if isinstance(templates, str) else list(templates or [DEFAULT_TEMPLATE])
     for template in templates:
-        if "{}" not in template:
+        if not isinstance(template, str) or "{}" not in template:
             raise UserError(f"template '{template}' has no {{}} to put the label in; '{DEFAULT_TEMPLATE}' has")
     return templates
 

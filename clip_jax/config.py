@@ -32,7 +32,7 @@ class TransformerConfig:
     norm_epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
+        if self.heads < 1 or self.width % self.heads:
             raise UserError(f"width {self.width} does not divide into {self.heads} heads; choose heads that divide it")
 
     @property
@@ -50,6 +50,8 @@ class VisionConfig:
     pooling: Literal["class_token"] = "class_token"
 
     def __post_init__(self) -> None:
+        if self.patch_size < 1:
+            raise UserError(f"patch_size is {self.patch_size}; it must be at least 1")
         if self.image_size % self.patch_size:
             raise UserError(
                 f"image_size {self.image_size} is not a whole number of {self.patch_size}-pixel patches; "

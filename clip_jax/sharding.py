@@ -81,10 +81,11 @@ def parameter_specs(params: Mapping[str, Any], mesh: Mesh, rules=PARAMETER_RULES
 
 
 def constrain(x: jax.Array, *spec: Any) -> jax.Array:
-    """Pin an activation's sharding where a mesh is set, do nothing where none is: models stay mesh-free.
+    """Pin an activation's sharding where our mesh is set, do nothing elsewhere: models stay mesh-free.
 
     Without these, fsdp meshes silently double memory, as the compiler shards activations along parameter axes.
     """
-    if jax.sharding.get_abstract_mesh().empty:
-        return x
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.axis_names != AXES or any(kind != AxisType.Auto for kind in mesh.axis_types):
+        return x  # no mesh, or a user's own, which is theirs to steer
     return jax.lax.with_sharding_constraint(x, P(*spec))

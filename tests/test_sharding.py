@@ -126,3 +126,13 @@ def test_same_loss_and_gradients_on_every_mesh(step, toy_params, batch, on_one_d
     assert value == pytest.approx(float(expected), rel=1e-6)
     for ours, reference in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected_gradients), strict=True):
         np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-5 * np.abs(reference).max())
+
+
+@pytest.mark.parametrize("shape", [{"x": 8}, {"data": 2, "fsdp": 2, "tensor": 2}])
+def test_a_users_own_mesh_is_left_alone(toy, shape):
+    """Whatever mesh is set, of other axes or with explicit types as jax.make_mesh makes it, embedding works."""
+    pixels = jax.numpy.ones((2, 16, 16, 3))
+    expected = toy.apply_image(toy.params, pixels)
+    with jax.set_mesh(jax.make_mesh(tuple(shape.values()), tuple(shape))):
+        found = jax.jit(toy.apply_image)(toy.params, pixels)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

@@ -8,8 +8,15 @@ from typing import Any, NoReturn
 from clip_jax.errors import UserError
 
 
-class Parser(argparse.ArgumentParser):
+class StrictParser(argparse.ArgumentParser):
     """An argument parser whose mistakes are UserErrors, which the command line prints as one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+class Parser(StrictParser):
+    """A command's parser: its help ends with an example, and `--json FILE` is among its options."""
 
     def __init__(self, command: str, description: str, example: str) -> None:
         super().__init__(
@@ -20,9 +27,6 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.add_argument("--json", metavar="FILE", type=Path, help="also write the result to FILE as JSON")
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def write_json(path: Path | None, result: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from clip_jax.cli.arguments import StrictParser
 from clip_jax.errors import UserError
 
 # Name, module and a line of help. Modules are loaded when chosen, which keeps `clip-jax --help` quick.
@@ -14,6 +15,7 @@ COMMANDS = {
     "evaluate": "evaluate a model on labelled data: zero-shot",
     "classify": "say which of some labels fit your images",
 }
+TRAINING_PACKAGES = ("tensorflow", "ml_collections", "matplotlib", "tensorboardX")
 EXAMPLES = """examples:
   clip-jax demo
   clip-jax train --config=configs/scenes.py --workdir=runs/scenes
@@ -29,16 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         sys.exit(_fail(" ".join(str(error).split())))
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] == "clip_jax":
+        if (error.name or "").split(".")[0] not in TRAINING_PACKAGES:
             raise
-        sys.exit(_fail(f"this command needs the package '{error.name}'; pip install 'clip_jax[train]' brings it"))
+        sys.exit(_fail(f"this command needs the package '{error.name}'; pip install '.[train]' in the repository"))
     except KeyboardInterrupt:
         print("clip-jax: interrupted", file=sys.stderr)
         sys.exit(130)
 
 
 def _run(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = StrictParser(
         prog="clip-jax",
         description="CLIP in JAX: train, evaluate and use contrastive image-text models.",
         epilog="commands:\n"
@@ -49,7 +51,6 @@ def _run(arguments: list[str]) -> None:
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     parser.add_argument("command", nargs="?", metavar="COMMAND", help="one of those below")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     # What follows the command belongs to it, its --help included.
     place = next((i for i, argument in enumerate(arguments) if not argument.startswith("-")), len(arguments))
     options = parser.parse_args(arguments[: place + 1])

@@ -11,19 +11,14 @@ def run(arguments: Sequence[str]) -> None:
     """Trains, or resumes what the workdir holds, and prints the last figures."""
     parser = Parser(
         "train",
-        "Train a model, or resume what the workdir holds: the same command goes on where a run was stopped.",
+        "Train a model, or resume what the workdir holds: the same command goes on where a run was stopped.\n"
+        "--config.KEY=VALUE overrides any key of the config, as in --config.optimizer.learning_rate=3e-4.",
         "clip-jax train --config=configs/scenes.py --workdir=runs/scenes --config.seed=1",
     )
     parser.add_argument(
         "--config", required=True, metavar="FILE[:ARG]", help="a Python file whose get_config(ARG) returns the config"
     )
     parser.add_argument("--workdir", required=True, type=Path, help="the folder of the run")
-    parser.add_argument(
-        "--config.KEY",
-        dest="unused",
-        metavar="VALUE",
-        help="overrides a key, as in --config.optimizer.learning_rate=3e-4",
-    )
     options, rest = parser.parse_known_args(_joined(arguments))
     overrides = [_override(parser, argument) for argument in rest]
 

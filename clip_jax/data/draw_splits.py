@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import os
+import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 from clip_jax.data.scenes import ScenesTable, Split
-from clip_jax.data.shards import Record, write_tar_shards
+from clip_jax.data.shards import DESCRIPTION, Record, write_tar_shards
 from clip_jax.errors import UserError
 
 CHUNK = 256
@@ -20,37 +22,44 @@ def draw_splits(folder: Path, images: dict[Split, int], seed: int, image_size: i
     A split appears whole or not at all. The images are a pure function of (seed, split), not of the number of cores.
     Raises UserError where a split is there already but was drawn otherwise.
     """
-    missing = {
-        split: count
-        for split, count in images.items()
-        if not _is_drawn(folder, split, {"images": count, "seed": seed, "image_size": image_size})
+    descriptions = {split: {"images": count, "seed": seed, "image_size": image_size} for split, count in images.items()}
+    missing: dict[Split, dict[str, int]] = {
+        split: wanted for split, wanted in descriptions.items() if not _is_drawn(folder / split, wanted)
     }
     if not missing:
         return
     # Workers are started afresh: a fork of a process in which JAX or TensorFlow run threads may hang.
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        for split, count in missing.items():
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _end_with, (os.getpid(),)) as pool:
+        for split, wanted in missing.items():
+            count = wanted["images"]
             table = ScenesTable(split, count, seed, image_size)
             chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
             drawn = pool.map(_draw, [table] * len(chunks), chunks)
             records = (record for chunk in drawn for record in chunk)
-            # The description comes first: without its shards it is only written again.
-            description = {"images": count, "seed": seed, "image_size": image_size}
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{split}.json").write_text(json.dumps(description) + "\n", encoding="utf-8")
-            write_tar_shards(records, folder / split, class_names=table.class_names, total=count)
+            write_tar_shards(records, folder / split, class_names=table.class_names, total=count, description=wanted)
 
 
-def _is_drawn(folder: Path, split: Split, wanted: dict[str, int]) -> bool:
-    if not (folder / split).is_dir():
+def _is_drawn(folder: Path, wanted: dict[str, int]) -> bool:
+    if not folder.is_dir():
         return False
     try:
-        found = json.loads((folder / f"{split}.json").read_text(encoding="utf-8"))
+        found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         found = None
     if found != wanted:
-        raise UserError(f"{folder / split} was drawn with {found}, not {wanted}; choose another folder, or remove it")
+        raise UserError(f"{folder} was drawn with {found}, not {wanted}; choose another folder, or remove it")
     return True
+
+
+def _end_with(parent: int) -> None:
+    """Ends this worker when its parent is gone, even if that was killed and could not say so."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _draw(table: ScenesTable, indices: range) -> list[Record]:

@@ -76,10 +76,19 @@ class Pipeline:
             try:
                 pixels, tokens = next(iterator)
             except tf.errors.OpError as error:
-                raise (
-                    failures[0] if failures else UserError(f"reading the data failed: {_first_line(error)}")
-                ) from error
+                raise (failures[0] if failures else self._blame(step, error)) from error
             yield Batch(step, pixels, tokens, self.digest(step))
+
+    def _blame(self, step: int, error: Exception) -> UserError:
+        """Says which image of a step cannot be decoded; a pipeline reads ahead, so it may be in one of the next."""
+        for ahead in range(step, step + PREFETCH + 3):
+            start, stop = process_slice(ahead, self.batch_size, self.process_index, self.process_count)
+            for sample in self.table.read(self.order.indices(start, stop)):
+                try:
+                    open_image(sample.image)
+                except UserError as reason:
+                    return UserError(f"sample {sample.key}: {reason}")
+        return UserError(f"reading the data failed: {str(error).strip().splitlines()[0]}")
 
     def digest(self, step: int) -> str:
         """A digest of the keys of the global batch, the same on every process and for any number of them."""
@@ -140,7 +149,3 @@ def _random_crop(tf, pixels, size: int, scale: tuple[float, float], seed):
     cropped = tf.ensure_shape(tf.slice(pixels, corner, extent), (None, None, 3))
     resized = tf.image.resize(cropped, (size, size), method="bicubic", antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -147,9 +147,10 @@ class ScenesTable:
         if split not in get_args(Split):
             raise UserError(f"scenes have no split '{split}'; {nearest(split, get_args(Split))}")
         numbers = {"images": 1000, "seed": 0, "size": 64}
+        least = {"images": 1, "seed": 0, "size": 16}
         for name, text in options.items():
-            if not text.isdecimal():
-                raise UserError(f"scenes option {name} must be a whole number, not '{text}'")
+            if not text.isdecimal() or not least[name] <= int(text) < 2**31:
+                raise UserError(f"scenes option {name} must be a whole number of at least {least[name]}, not '{text}'")
             numbers[name] = int(text)
         return ScenesTable(split, numbers["images"], numbers["seed"], numbers["size"])  # pyright: ignore[reportArgumentType]
 
@@ -184,7 +185,8 @@ class ScenesTable:
         if not 0 <= index < self.images:
             raise IndexError(f"sample {index} of {self.images}")
         drawn = self.scene(index)
-        pixels = draw(drawn.sprites, drawn.background, self.image_size, np.random.default_rng([self.seed, index]))
+        rng = np.random.default_rng([self.seed, index, get_args(Split).index(self.split)])
+        pixels = draw(drawn.sprites, drawn.background, self.image_size, rng)
         label = None if self.split == "train" else self._label(index)
         return Sample(self.keys([index])[0], encode_jpeg(pixels), drawn.captions, label)
 

@@ -18,6 +18,8 @@ from tqdm import tqdm
 
 from clip_jax.errors import UserError
 
+DESCRIPTION = "description.json"
+
 
 @dataclass(frozen=True)
 class Record:
@@ -37,11 +39,13 @@ def write_tar_shards(
     samples_per_shard: int = 1000,
     class_names: Sequence[str] = (),
     total: int | None = None,
+    description: dict[str, Any] | None = None,
 ) -> int:
     """Writes 00000.tar, 00001.tar, ... into a new `directory` and returns the number of samples.
 
     A sample becomes KEY.jpg, KEY.txt (its first caption), KEY.json (its metadata and the list "captions") and, if it
-    has a label, KEY.cls; `class_names` become classnames.txt. Equal records give equal bytes. The directory appears
+    has a label, KEY.cls; `class_names` become classnames.txt, `description` becomes
+    description.json. Equal records give equal bytes. The directory appears
     whole or not at all: it is written beside under a temporary name, and what a killed run left there is removed.
     If another process completes the same directory first, its result stays. `total` is for the progress bar.
     Raises UserError where the directory exists and is not empty, and where a key is repeated or has a dot.
@@ -59,6 +63,8 @@ def write_tar_shards(
     try:
         with suppress(OSError):  # some network file systems have no locks; nothing is cleaned up there
             fcntl.flock(lock, fcntl.LOCK_EX)  # held until this process ends, however it ends
+        if description is not None:
+            (partial / DESCRIPTION).write_text(json.dumps(description) + "\n", encoding="utf-8")
         progress = tqdm(records, "writing shards", total, unit="sample", delay=2)
         count = _write_shards(iter(progress), partial, samples_per_shard)
         if class_names:

@@ -321,7 +321,7 @@ def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, str, Range]]:
 
 
 def _label(text: bytes, path: Path, key: str) -> int:
-    if not text.strip().isdigit():
+    if not text.strip().isdigit() or len(text.strip()) > 9:
         raise UserError(f"the label {key}.cls in {path} is {text[:20]!r}; it must be a class index, a natural number")
     return int(text)
 

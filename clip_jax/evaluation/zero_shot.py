@@ -98,14 +98,17 @@ def match_labels(table: Table, labels: Sequence[str] = ()) -> tuple[list[str], I
     if not table.class_names:
         raise UserError("this data has no labels; a folder per class has, and tars with .cls and classnames.txt")
     labels = check_labels(labels or table.class_names)
-    missing = [name for name in table.class_names if name not in labels]
+    place = {label: index for index, label in enumerate(labels)}
+    missing = [name for name in table.class_names if name not in place]
     if missing:
         raise UserError(f"the labels lack '{missing[0]}', a class of the data; add it ({len(missing)} are missing)")
-    return labels, np.array([labels.index(name) for name in table.class_names])
+    return labels, np.array([place[name] for name in table.class_names])
 
 
 def embed_table(clip: Clip, table: Table, batch_size: int = 64) -> Embedded:
     """Normalised image embeddings and labels of a whole labelled table, read and encoded in batches."""
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}; it must be at least 1")
     embeddings, truth = [], []
     with tqdm(total=len(table), unit=" images", delay=PROGRESS_AFTER_SECONDS, leave=False) as progress:
         for samples in _batches(table, batch_size):

@@ -133,14 +133,19 @@ class TrainConfig:
                 raise UserError(f"config.{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("checkpoint", "log", "evaluate"):
             in_steps(getattr(self, name).every, self.steps, f"config.{name}.every", least=1)
+        if self.checkpoint.keep < 1:
+            raise UserError(f"config.checkpoint.keep is {self.checkpoint.keep}; it must be at least 1")
+        low, high = self.data.crop_scale
+        if not 0 < low <= high <= 1:
+            raise UserError(f"config.data.crop_scale is {low}, {high}; it must be a rising range within 0 and 1")
         in_steps(self.optimizer.warmup, self.steps, "config.optimizer.warmup", least=0)
 
 
 def in_steps(value: Share, steps: int, where: str = "value", least: int = 0) -> int:
     """`value` in steps: a float of at most 1 is a share of `steps`. Raises UserError where it is out of range."""
     if isinstance(value, float):
-        if not 0 <= value <= 1:
-            raise UserError(f"{where} is {value}; as a float it is a share of the steps, from 0 to 1")
+        if not 0 <= value <= 1 or (least and not value):
+            raise UserError(f"{where} is {value}; as a float it is a share of the steps, up to 1")
         return max(least, round(value * steps))
     if value < least:
         raise UserError(f"{where} is {value}; it must be at least {least}")

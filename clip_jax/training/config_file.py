@@ -23,11 +23,16 @@ def load_config(path_and_argument: str, overrides: Sequence[tuple[str, str]] = (
         raise UserError(f"there is no config file {path}; configs/scenes.py of the repository is one")
     try:
         get_config = runpy.run_path(path).get("get_config")
+        if not callable(get_config):
+            raise UserError(f"{path} has no function get_config(); it must return an ml_collections.ConfigDict")
+        config = get_config(argument) if argument else get_config()
     except SyntaxError as error:
         raise UserError(f"{path} is not Python: {error.msg} in line {error.lineno}") from error
-    if not callable(get_config):
-        raise UserError(f"{path} has no function get_config(); it must return an ml_collections.ConfigDict")
-    return check_config(get_config(argument) if argument else get_config(), overrides)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path_and_argument} fails with {type(error).__name__}: {error}") from error
+    return check_config(config, overrides)
 
 
 def check_config(config: Any, overrides: Sequence[tuple[str, str]] = ()) -> TrainConfig:

@@ -1,10 +1,14 @@
 """The training loop: resume, then read, update, log, evaluate and save, until the last step."""
 
+import json
 import math
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -51,16 +55,22 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     folder = workdir / checkpoints.FOLDER
     start = checkpoints.latest_step(folder) or 0
+    description = json.loads(
+        json.dumps({"model": model.to_dict(), "config": asdict(config), "samples": len(pipeline.table)})
+    )
     if start:
+        _check_resumable(checkpoints.describe(folder, start), description, workdir)
         state = checkpoints.restore(folder, start, abstract)
     else:
         state = jax.jit(lambda: init_state(model, optimizer, config.seed), out_shardings=shardings)()
-    update = make_step(config, model, optimizer, mesh, shardings)
+    if start:
+        print(f"{workdir} is at step {start} of {config.steps}", file=sys.stderr)
+    if start >= config.steps:
+        return Clip(model, state["params"], config.model.compute)
 
+    update = make_step(config, model, optimizer, mesh, shardings)
     log = MetricsLog(workdir, start, config.log.tensorboard)
     progress = Progress(start, config.steps)
-    if start:
-        progress.say(f"{workdir} is at step {start} of {config.steps}" + (": resuming" * (start < config.steps)))
     clock = _Clock(config.batch_size)
     try:
         for batch in clock.waiting(pipeline.batches(start, config.steps)):
@@ -79,7 +89,8 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
                 progress.say(f"step {step}: top-1 " + ", ".join(f"{name} {value:.1%}" for name, value in top1.items()))
             if _due(config.checkpoint.every, step, config):
                 with clock.paused(state):
-                    checkpoints.save(folder, step, state, {"model": model.to_dict()}, config.checkpoint.keep)
+                    _checked(figures, step)  # a run that diverged must not push out its last good checkpoints
+                    checkpoints.save(folder, step, state, description, config.checkpoint.keep)
     finally:
         log.close()
         progress.close()
@@ -145,12 +156,20 @@ def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
         )
 
 
-def _checked(figures: dict[str, jax.Array], step: int) -> dict[str, float]:
-    """The figures on the host. Raises UserError where the loss is no longer a number."""
+def _checked(figures: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """The figures on the host. Raises UserError where the loss or the gradients are no longer numbers."""
     on_host = {name: float(value) for name, value in figures.items()}
-    if not math.isfinite(on_host["loss"]):
-        raise UserError(f"the loss is {on_host['loss']} at step {step}; try a lower optimizer.learning_rate")
+    for name in ("loss", "gradient_norm"):
+        if not math.isfinite(on_host[name]):
+            raise UserError(f"the {name} is {on_host[name]} at step {step}; try a lower optimizer.learning_rate")
     return on_host
+
+
+def _check_resumable(found: dict[str, Any], wanted: dict[str, Any], workdir: Path) -> None:
+    """Raises UserError where a checkpoint was made with another model, or with more or fewer samples."""
+    for name, what in (("model", "architecture"), ("samples", "number of training samples")):
+        if found.get(name) != wanted[name]:
+            raise UserError(f"the {what} of the run in {workdir} has changed since its checkpoint; start a new workdir")
 
 
 def _due(every: int | float, step: int, config: TrainConfig) -> bool:

@@ -37,7 +37,7 @@ class MetricsLog:
         partial.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
         os.replace(partial, path)
         self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(workdir / "tensorboard")) if tensorboard else None
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_step + 1) if tensorboard else None
 
     def write(self, step: int, figures: dict[str, Any]) -> None:
         """Logs the figures of one step, `step` being the number of updates made."""

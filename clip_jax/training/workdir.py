@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import UserError
+from clip_jax.training import metrics
 from clip_jax.training.config import TrainConfig
+from clip_jax.weights import checkpoints
 
 CONFIG = "config.json"
 PLACEHOLDER = "{workdir}"
@@ -15,31 +17,37 @@ _ABSENT = object()
 
 
 def check(workdir: Path, config: TrainConfig) -> None:
-    """Raises UserError where `workdir` holds another run than this one, naming what differs."""
-    path = workdir / CONFIG
-    if path.is_file():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path} is not JSON; choose another --workdir") from error
-        differing = _differences(found, _plain(config))
-        if differing:
-            raise UserError(
-                f"{workdir} holds another run: {', '.join(differing)}; "
-                "choose another --workdir, or repeat that run's config"
-            )
-        return
+    """Raises UserError where `workdir` holds another run than this one, naming what differs.
+
+    A run that stopped before its first logged step and checkpoint has nothing to lose and gives way.
+    """
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"the workdir {workdir} is a file; choose another --workdir")
-    for name in ("checkpoints", "metrics.jsonl"):
-        if (workdir / name).exists():
-            raise UserError(f"{workdir} holds {name} but no {CONFIG}, so it is not a run; choose another --workdir")
+    begun = [name for name in (checkpoints.FOLDER, metrics.FILE) if (workdir / name).exists()]
+    path = workdir / CONFIG
+    if not path.is_file():
+        if begun:
+            raise UserError(f"{workdir} holds {begun[0]} but no {CONFIG}, so it is not a run; choose another --workdir")
+        return
+    if begun == [metrics.FILE] and not metrics.read_metrics(workdir):
+        begun = []
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or "data" not in found:
+        raise UserError(f"{path} is not a run's config; choose another --workdir")
+    differing = _differences(found, _plain(config))
+    if begun and differing:
+        raise UserError(
+            f"{workdir} holds another run: {', '.join(differing)}; "
+            "choose another --workdir, or repeat that run's config"
+        )
 
 
 def claim(workdir: Path, config: TrainConfig) -> None:
-    """Makes `workdir` the folder of this run, which `check` has found it may be. Raises UserError."""
-    if (workdir / CONFIG).is_file():
-        return
+    """Makes `workdir` the folder of this run. Raises UserError as `check` does, and where it cannot be written to."""
+    check(workdir, config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         partial = workdir / f".{CONFIG}.partial"

@@ -1,5 +1,7 @@
 """Checkpoints of a training run through Orbax. No other file touches Orbax, whose interface still moves."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +39,15 @@ def save(folder: Path, step: int, state: Any, description: dict[str, Any], keep:
         checkpointer.save_checkpointables(step, {"state": state, "description": description}, overwrite=True)
 
 
+def describe(folder: Path, step: int) -> dict[str, Any]:
+    """The description that was saved with checkpoint `step`. Raises UserError where it is damaged."""
+    with _readable(folder, step), ocp.training.Checkpointer(str(folder.absolute())) as checkpointer:
+        return checkpointer.load_checkpointables(step, {"description": None})["description"]
+
+
 def restore(folder: Path, step: int, abstract_state: Any) -> Any:
-    """The state of checkpoint `step`, laid out as the ShapeDtypeStructs of `abstract_state` say."""
-    with ocp.training.Checkpointer(str(folder.absolute())) as checkpointer:
+    """The state of checkpoint `step`, laid out as the ShapeDtypeStructs of `abstract_state` say. Raises UserError."""
+    with _readable(folder, step), ocp.training.Checkpointer(str(folder.absolute())) as checkpointer:
         return checkpointer.load_checkpointables(step, {"state": abstract_state})["state"]
 
 
@@ -48,9 +56,7 @@ def read_model(folder: Path) -> tuple[ClipConfig, Params]:
     step = latest_step(folder)
     if step is None:
         raise UserError(f"{folder} holds no complete checkpoint yet; let the training run save one first")
-    with ocp.training.Checkpointer(str(folder.absolute())) as checkpointer:
-        description = checkpointer.load_checkpointables(step, {"description": None})["description"]
-    config = ClipConfig.from_dict(description["model"])
+    config = ClipConfig.from_dict(describe(folder, step)["model"])
     # Restored onto one device, whatever the mesh that saved them.
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
@@ -59,6 +65,17 @@ def read_model(folder: Path) -> tuple[ClipConfig, Params]:
     )
     context = ocp.Context()
     context.pytree_options.loading.partial_load = True
-    with context:
+    with _readable(folder, step), context:
         state = ocp.load(str(folder.absolute() / str(step)), {"params": abstract}, checkpointable_name="state")
     return config, jax.tree.map(np.asarray, state["params"])
+
+
+@contextmanager
+def _readable(folder: Path, step: int) -> Iterator[None]:
+    """Turns whatever Orbax raises over damaged files, which is many things, into one UserError."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(
+            f"checkpoint {step} in {folder} cannot be read ({type(error).__name__}); remove it to use the one before"
+        ) from error

@@ -16,6 +16,7 @@ from clip_jax.models.two_tower import Params, init_params
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "clip_jax.json"
+FORMAT = 1
 
 
 def is_released(folder: Path) -> bool:
@@ -34,14 +35,17 @@ def write(folder: Path, config: ClipConfig, params: Params) -> None:
     save_file(tensors, partial)
     os.replace(partial, folder / WEIGHTS)
     partial = folder / f".{DESCRIPTION}.partial"
-    partial.write_text(json.dumps({"format": 1, "config": config.to_dict()}, indent=2) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps({"format": FORMAT, "config": config.to_dict()}, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, folder / DESCRIPTION)
 
 
 def read(folder: Path) -> tuple[ClipConfig, Params]:
     """Config and parameters (NumPy, as stored). Raises UserError listing every tensor that does not fit."""
     try:
-        config = ClipConfig.from_dict(json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["config"])
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        if description["format"] != FORMAT:
+            raise UserError(f"{folder} is of format {description['format']}; this version of clip_jax reads {FORMAT}")
+        config = ClipConfig.from_dict(description["config"])
         tensors = load_file(folder / WEIGHTS)
     except FileNotFoundError as error:
         raise UserError(f"{folder} lacks {WEIGHTS}; copy the whole folder that clip_jax.save wrote") from error

@@ -27,4 +27,4 @@ def test_shards_hold_what_the_table_draws(tmp_path):
     for other in ({"seed": 8, "image_size": 32}, {"seed": 7, "image_size": 48}):
         with pytest.raises(UserError, match="was drawn with"):
             draw_splits(tmp_path / "scenes", {"train": 300}, **other)
-    assert json.loads((tmp_path / "scenes" / "train.json").read_text())["seed"] == 7
+    assert json.loads((tmp_path / "scenes" / "train" / "description.json").read_text())["seed"] == 7

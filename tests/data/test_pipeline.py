@@ -46,6 +46,10 @@ def encoded(pixels: np.ndarray, form: str) -> bytes:
     return buffer.getvalue()
 
 
+PNG = encoded(np.zeros((32, 32, 3), np.uint8), "png")
+JPEG = encoded(np.full((32, 32, 3), 9, np.uint8), "jpeg")
+
+
 @pytest.fixture(scope="module")
 def scenes() -> ListTable:
     return ListTable(ScenesTable("train", 50).read(range(50)))
@@ -125,14 +129,15 @@ def test_a_transparent_png_is_laid_on_white():
 
 
 @pytest.mark.parametrize(
-    ("sample", "message"),
+    ("image", "size", "captions", "message"),
     [
-        (Sample("good/1", encoded(np.zeros((8, 8, 3), np.uint8), "png"), ()), "good/1 has no caption"),
-        (Sample("bad/1", encoded(np.zeros((32, 32, 3), np.uint8), "png")[:60], ("cut off",)), "truncated"),
-        (Sample("bad/2", encoded(np.full((32, 32, 3), 9, np.uint8), "jpeg")[:200], ("cut off",)), "reading the data"),
+        (PNG, 1000, (), "good/1 has no caption"),
+        (PNG, 60, ("cut off",), "sample good/1: .*truncated"),
+        (JPEG, 200, ("cut off",), "sample good/1: image bytes"),
     ],
 )
-def test_a_bad_sample_stops_with_one_line(sample, message):
+def test_a_bad_sample_stops_with_one_line(image, size, captions, message):
+    sample = Sample("good/1", image[:size], captions)
     with pytest.raises(UserError, match=message) as raised:
         list(pipeline(ListTable([sample]), batch_size=1).batches(0, 1))
     assert "\n" not in str(raised.value)

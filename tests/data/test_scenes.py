@@ -57,6 +57,17 @@ def test_a_sample_depends_on_its_seed_split_and_index_alone():
     assert ScenesTable("held_out", 10, 1).read([3])[0].image != ScenesTable("probe", 10, 1).read([3])[0].image
 
 
+def test_splits_do_not_share_their_noise():
+    """A probe trained on one split must not know the other's backgrounds."""
+    corners = {}
+    for split in ("held_out", "probe"):
+        samples = ScenesTable(split, 48, seed=1).read(range(48))
+        pixels = [np.asarray(Image.open(io.BytesIO(sample.image)), np.float32)[:2] for sample in samples]
+        corners[split] = np.stack([values - values.mean() for values in pixels]).reshape(48, -1)
+    same = [np.corrcoef(a, b)[0, 1] for a, b in zip(corners["held_out"], corners["probe"], strict=True)]
+    assert abs(np.mean(same)) < 0.2
+
+
 @pytest.mark.parametrize("size", [32, 64])
 def test_the_pixels_show_the_colour_and_background_that_the_caption_names(size):
     table = ScenesTable("seen", 80, seed=5, image_size=size)

@@ -77,7 +77,6 @@ def torch_inputs(pixels: np.ndarray, tokens: np.ndarray) -> dict[str, Any]:
 def relative_error(ours, theirs) -> float:
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     assert ours.shape == theirs.shape
-    print("REL", np.abs(ours - theirs).max() / np.abs(theirs).max())
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 

@@ -65,6 +65,9 @@ def test_the_argument_reaches_get_config(tmp_path):
         ("steps", "0", "must be at least 1"),
         ("model.dtype", "float16", r"config.model.dtype is 'float16'; did you mean"),
         ("checkpoint.every", "1.5", "a share of the steps"),
+        ("checkpoint.keep", "0", "config.checkpoint.keep is 0"),
+        ("evaluate.every", "0.0", "a share of the steps"),
+        ("data.crop_scale", "(2.0, 1.0)", "a rising range within 0 and 1"),
         ("data.crop_scale", "0.5", "config.data.crop_scale must be a list"),
         ("steps.every", "1", "'steps' is a value"),
         ("data.source", "''", "config.data.source is empty"),
@@ -103,3 +106,12 @@ def test_shares_of_the_steps():
     assert in_steps(0.0001, 1000, least=1) == 1
     with pytest.raises(UserError, match="at least 1"):
         in_steps(0, 1000, least=1)
+
+
+def test_a_config_that_fails_says_why(tmp_path):
+    with pytest.raises(UserError, match="fails with ZeroDivisionError: division by zero"):
+        load_config(write(tmp_path, "1 / 0"))
+    path = tmp_path / "no_argument.py"
+    path.write_text("def get_config():\n    return None\n")
+    with pytest.raises(UserError, match="fails with TypeError"):
+        load_config(f"{path}:large")

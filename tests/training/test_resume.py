@@ -23,7 +23,7 @@ COMMAND = [
         "train",
         f"--config={Path(__file__).parents[2] / 'configs/scenes.py'}",
     ),
-    *(f"--config.steps={STEPS}", "--config.batch_size=16", "--config.log.every=1", "--config.log.tensorboard=false"),
+    *(f"--config.steps={STEPS}", "--config.batch_size=16", "--config.log.every=1"),
     *("--config.checkpoint.every=5", "--config.evaluate.every=0.5"),
     *("--config.data.draw.train=200", "--config.data.draw.held_out=48", "--config.data.draw.folder={folder}"),
     *(
@@ -70,12 +70,16 @@ def lines(workdir: Path) -> list[dict]:
 def test_killed_runs_end_as_unbroken_ones(tmp_path):
     scenes, unbroken, killed = tmp_path / "scenes", tmp_path / "unbroken", tmp_path / "killed"
     finish(start(unbroken, scenes))
-    # Killed before the first checkpoint, between two, and once more just where one is being written.
-    for until in (2, 8, 15):
+    moments = {
+        "before the first checkpoint": lambda: steps_logged(killed) >= 2,
+        "between two checkpoints": lambda: steps_logged(killed) >= 8,
+        "while one is written": lambda: any(killed.glob("checkpoints/*checkpoint-tmp*")),
+    }
+    for has_come in moments.values():
         process = start(killed, scenes)
         deadline = time.monotonic() + 200
-        while steps_logged(killed) < until and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
+        while not has_come() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
         assert process.poll() is None, process.communicate()[0]
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -92,9 +96,9 @@ def test_killed_runs_end_as_unbroken_ones(tmp_path):
     # A finished run says so and leaves everything as it is; another config is refused.
     before = {path: path.read_bytes() for path in sorted(killed.rglob("*")) if path.is_file()}
     assert f"is at step {STEPS} of {STEPS}" in finish(start(killed, scenes))
-    COMMAND_OTHER = [argument.replace("{folder}", str(scenes)) for argument in COMMAND]
+    other = [argument.replace("{folder}", str(scenes)) for argument in COMMAND]
     refused = subprocess.run(
-        [*COMMAND_OTHER, f"--workdir={killed}", "--config.seed=5"], env=ENVIRONMENT, capture_output=True, text=True
+        [*other, f"--workdir={killed}", "--config.seed=5"], env=ENVIRONMENT, capture_output=True, text=True
     )
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1].startswith("clip-jax: ")

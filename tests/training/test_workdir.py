@@ -24,8 +24,17 @@ def test_the_same_run_may_come_back(tmp_path):
     assert (tmp_path / "run" / "config.json").read_bytes() == before
 
 
+def test_a_run_that_never_began_gives_way(tmp_path):
+    claim(tmp_path, CONFIG)
+    (tmp_path / "metrics.jsonl").write_text("")
+    other = replace(CONFIG, data=DataConfig("scenes:held_out"))
+    claim(tmp_path, other)
+    assert "scenes:held_out" in (tmp_path / "config.json").read_text()
+
+
 def test_another_run_is_refused_by_what_differs(tmp_path):
     claim(tmp_path, CONFIG)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     other = replace(CONFIG, seed=1, optimizer=replace(CONFIG.optimizer, learning_rate=1.0))
     with pytest.raises(UserError) as raised:

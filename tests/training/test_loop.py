@@ -1,0 +1,74 @@
+"""The training loop's refusals: a run that diverged, a checkpoint that is damaged or of another model."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import clip_jax
+from clip_jax.data.scenes import ScenesTable
+from clip_jax.errors import UserError
+from clip_jax.sharding import MeshConfig
+from clip_jax.training.config import CheckpointConfig, DataConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
+from clip_jax.training.loop import train
+from clip_jax.weights import checkpoints
+
+CONFIG = TrainConfig(
+    data=DataConfig("scenes:train?images=40&size=48"),
+    steps=6,
+    batch_size=8,
+    model=ModelConfig(name="tiny", dtype="float32", layers="scan"),
+    mesh=MeshConfig(data=8),
+    optimizer=OptimizerConfig(warmup=1),
+    checkpoint=CheckpointConfig(every=2),
+    log=LogConfig(every=4, tensorboard=False),
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("run") / "finished"
+    train(CONFIG, workdir)
+    return workdir
+
+
+def test_a_run_that_diverges_keeps_its_good_checkpoints(tmp_path):
+    config = replace(CONFIG, optimizer=OptimizerConfig(learning_rate=1e30, warmup=4))
+    with pytest.raises(UserError, match=r"is (nan|inf) at step \d; try a lower optimizer.learning_rate"):
+        train(config, tmp_path)
+    assert checkpoints.latest_step(tmp_path / checkpoints.FOLDER) in (None, 2)
+
+
+def test_a_damaged_checkpoint_is_named(finished, tmp_path):
+    workdir = tmp_path / "damaged"
+    shutil.copytree(finished, workdir)
+    for path in (workdir / checkpoints.FOLDER / "6").rglob("*"):
+        if path.is_file() and path.name not in ("commit_success.txt", "_CHECKPOINT_METADATA"):
+            path.write_bytes(path.read_bytes()[:10])
+    for use in (lambda: train(CONFIG, workdir), lambda: clip_jax.load(workdir)):
+        with pytest.raises(UserError, match=r"checkpoint 6 in .* cannot be read .*remove it") as raised:
+            use()
+        assert "\n" not in str(raised.value)
+
+
+def test_changed_data_is_not_resumed(finished, tmp_path):
+    workdir = tmp_path / "changed"
+    shutil.copytree(finished, workdir)
+    text = (workdir / "config.json").read_text()
+    (workdir / "config.json").write_text(text.replace("images=40", "images=48"))
+    with pytest.raises(UserError, match="number of training samples"):
+        train(replace(CONFIG, data=DataConfig("scenes:train?images=48&size=48")), workdir)
+
+
+def test_a_workdir_loads_as_a_model(finished):
+    trained = train(CONFIG, finished)  # finished already: nothing is trained again
+    loaded = clip_jax.load(finished)
+    assert loaded.config == trained.config
+    assert loaded.classify(clip_image(), ["a", "b"]) == pytest.approx(
+        trained.classify(clip_image(), ["a", "b"]), abs=1e-5
+    )
+
+
+def image() -> bytes:
+    return ScenesTable("held_out", 1).read([0])[0].image
