@@ -22,10 +22,12 @@ def draw_splits(folder: Path, images: dict[Split, int], seed: int, image_size: i
     A split appears whole or not at all. The images are a pure function of (seed, split), not of the number of cores.
     Raises UserError where a split is there already but was drawn otherwise.
     """
-    descriptions = {split: {"images": count, "seed": seed, "image_size": image_size} for split, count in images.items()}
-    missing: dict[Split, dict[str, int]] = {
-        split: wanted for split, wanted in descriptions.items() if not _is_drawn(folder / split, wanted)
-    }
+    shared = {"seed": seed, "image_size": image_size}
+    missing: dict[Split, dict[str, int]] = {}
+    for split, count in images.items():
+        wanted = {"images": count, **shared}
+        if not _is_drawn(folder / split, wanted):
+            missing[split] = wanted
     if not missing:
         return
     # Workers are started afresh: a fork of a process in which JAX or TensorFlow run threads may hang.
