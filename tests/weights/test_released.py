@@ -111,9 +111,13 @@ def truncate(folder):
         (lambda folder: (folder / DESCRIPTION).write_text("{}"), "damaged"),
         (lambda folder: (folder / DESCRIPTION).write_text("[]"), "damaged"),
         (lambda folder: (folder / DESCRIPTION).write_bytes(b"\xff\xfe"), "damaged"),
-        (lambda folder: (folder / DESCRIPTION).write_text('{"config": {"embed_dim": 3}}'), "lacks the key"),
+        (
+            lambda folder: (folder / DESCRIPTION).write_text('{"format": 1, "config": {"embed_dim": 3}}'),
+            "lacks the key",
+        ),
+        (lambda folder: (folder / DESCRIPTION).write_text('{"format": 2}'), "is of format 2"),
     ],
-    ids=["truncated", "empty", "no weights", "torn JSON", "no config", "a list", "not UTF-8", "incomplete config"],
+    ids=["truncated", "empty", "no weights", "torn JSON", "no config", "a list", "not UTF-8", "no key", "newer"],
 )
 def test_damaged_folders(folder, damage, message):
     damage(folder)
