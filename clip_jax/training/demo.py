@@ -1,7 +1,8 @@
 """The demo: a tiny CLIP from nothing to a report, on drawn scenes of which whole combinations are held out."""
 
+import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jax
@@ -18,13 +19,17 @@ from clip_jax.training.loop import train
 from clip_jax.training.metrics import read_metrics
 from clip_jax.training.recipes import scenes
 
+FIGURES = "demo.json"
 SHOWN_TRAINING_SAMPLES = 12
 SHOWN_SIMILARITIES = 8
 
 
 @dataclass(frozen=True)
 class DemoFigures:
-    """Accuracies are shares; `held_out_top1` chooses among held-out combinations only, `chance` is its chance."""
+    """Accuracies are shares; `held_out_top1` chooses among held-out combinations only, `chance` is its chance.
+
+    `seconds` is the time of all finished demos in the workdir.
+    """
 
     held_out_top1: float
     all_combinations_top1: float
@@ -36,7 +41,8 @@ class DemoFigures:
 
 def run_demo(workdir: Path) -> DemoFigures:
     """Draws, trains, evaluates and writes `workdir/report.html`; goes on where an earlier demo there was stopped."""
-    start = time.monotonic()
+    spent = _seconds_spent(workdir)
+    start = time.monotonic() - spent
     clip = train(check_config(scenes()), workdir)
     folder = workdir / "scenes"
     table, probe_table = open_table(f"tar:{folder}/held_out?captions=captions"), open_table(f"tar:{folder}/probe")
@@ -70,7 +76,7 @@ def run_demo(workdir: Path) -> DemoFigures:
         ),
         report,
     )
-    return DemoFigures(
+    figures = DemoFigures(
         held_out_top1=held_out.top(1),
         all_combinations_top1=everything.top(1),
         chance=held_out.chance,
@@ -78,6 +84,16 @@ def run_demo(workdir: Path) -> DemoFigures:
         seconds=time.monotonic() - start,
         report=str(report),
     )
+    (workdir / FIGURES).write_text(json.dumps(asdict(figures), indent=2) + "\n", encoding="utf-8")
+    return figures
+
+
+def _seconds_spent(workdir: Path) -> float:
+    """What an earlier demo in `workdir` took: one that only evaluates again must not look quicker than it was."""
+    try:
+        return float(json.loads((workdir / FIGURES).read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
 
 
 def _training_samples(folder: Path):
