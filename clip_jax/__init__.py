@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from clip_jax.config import ClipConfig
     from clip_jax.errors import UserError
     from clip_jax.presets import list_models
+    from clip_jax.weights.pretrained import list_pretrained
 
 __version__ = "0.1.0"
-__all__ = ["Clip", "ClipConfig", "UserError", "create", "list_models", "load", "losses", "save"]
+__all__ = ["Clip", "ClipConfig", "UserError", "create", "list_models", "list_pretrained", "load", "losses", "save"]
 
 _HOMES = {
     "Clip": "clip_jax.clip",
@@ -25,6 +26,7 @@ _HOMES = {
     "ClipConfig": "clip_jax.config",
     "UserError": "clip_jax.errors",
     "list_models": "clip_jax.presets",
+    "list_pretrained": "clip_jax.weights.pretrained",
 }
 
 

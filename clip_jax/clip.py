@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,16 +16,21 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float32, Int, Int32
 from tqdm import tqdm
 
-from clip_jax.config import ClipConfig, ComputeConfig
+from clip_jax.config import Activation, ClipConfig, ComputeConfig
 from clip_jax.errors import UserError
+from clip_jax.inputs.base_tokenizer import Tokenizer
 from clip_jax.inputs.images import ImageSource
 from clip_jax.inputs.preprocess import preprocess
 from clip_jax.inputs.tokenizer import tokenizer_for
 from clip_jax.models.two_tower import Params, image_embedding, init_params, text_embedding
-from clip_jax.presets import PRESETS, get_config
-from clip_jax.schema import nearest
+from clip_jax.presets import get_config
 from clip_jax.sharding import MeshConfig, batch_sharding, make_mesh
-from clip_jax.weights import released
+from clip_jax.weights.checkpoint import Origin, in_memory
+from clip_jax.weights.evidence import Hints
+from clip_jax.weights.loading import find_checkpoint
+from clip_jax.weights.resample import resized
+from clip_jax.weights.tree import unflatten
+from clip_jax.weights.writing import is_finite, write_checkpoint
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 PROGRESS_AFTER_SECONDS = 2
@@ -33,11 +38,17 @@ PROGRESS_AFTER_SECONDS = 2
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """A CLIP model. `params` is a pure dict of arrays, `compute` how it is run (float32 and exact by default)."""
+    """A CLIP model. `params` is a pure dict of arrays, `compute` how it is run (float32 and exact by default).
+
+    `origin` and `tokenizer_files` are what a loaded model's source held beside: types, counters, config files, and
+    the files of a tokenizer that is no part of this package.
+    """
 
     config: ClipConfig
     params: Params
     compute: ComputeConfig = field(default_factory=ComputeConfig)
+    origin: Origin = field(default_factory=Origin)
+    tokenizer_files: Mapping[str, bytes] = field(default_factory=dict)
 
     def encode_image(
         self,
@@ -100,9 +111,11 @@ class Clip:
         return preprocess(sources, self.config.preprocess, self.config.vision.image_size, exif)  # pyright: ignore[reportArgumentType]
 
     def tokenize(self, texts: str | Sequence[str]) -> Int32[np.ndarray, "b context"]:
-        """Token ids padded with zeros; over-long text is cut with the end token kept."""
-        tokenizer = tokenizer_for(self.config.tokenizer, self.config.text)
-        return tokenizer([texts] if isinstance(texts, str) else texts)
+        """Token ids, padded; over-long text is cut with the end token kept.
+
+        Raises UserError where the model came without its tokenizer's files.
+        """
+        return self._tokenizer([texts] if isinstance(texts, str) else texts)
 
     @overload
     def classify(
@@ -122,24 +135,27 @@ class Clip:
     ) -> dict[str, float] | list[dict[str, float]]:
         """The probability of each label, a dict for one image and a list of dicts for several.
 
+        The labels compete for the probability, but for a sigmoid model, where each label has its own.
+
         `templates` put a label into words, by default "a photo of a {}."; several are averaged in embedding space.
         """
         class_embeddings = self.class_embeddings(labels, templates)
         one = _is_one_image(images)
         embeddings = self.encode_image([images] if one else images, normalize=True)  # pyright: ignore[reportArgumentType]
-        logits = self.logit_scale * embeddings @ class_embeddings.T
-        probabilities = np.asarray(jax.nn.softmax(logits, axis=-1))
+        logits = self.logit_scale * embeddings @ class_embeddings.T + self.logit_bias
+        probability = jax.nn.sigmoid if self.config.is_sigmoid else jax.nn.softmax
+        probabilities = np.asarray(probability(logits))
         answers = [dict(zip(labels, map(float, row), strict=True)) for row in probabilities]
         return answers[0] if one else answers
 
     def similarity(
         self, images: ImageSource | Sequence[ImageSource], texts: str | Sequence[str]
     ) -> Float32[np.ndarray, "images texts"]:
-        """The model's logits: cosine similarities times the logit scale."""
+        """The model's logits: cosine similarities times the logit scale, plus the bias where there is one."""
         images = [images] if _is_one_image(images) else images  # pyright: ignore[reportAssignmentType]
         image = self.encode_image(images, normalize=True)
         text = self.encode_text([texts] if isinstance(texts, str) else texts, normalize=True)
-        return self.logit_scale * image @ text.T
+        return self.logit_scale * image @ text.T + self.logit_bias
 
     def class_embeddings(
         self, labels: Sequence[str], templates: str | Sequence[str] | None = None
@@ -157,6 +173,15 @@ class Clip:
     def logit_scale(self) -> np.float32:
         """The multiplier of cosine similarities, already exponentiated."""
         return np.float32(np.exp(np.float32(self.params["logit_scale"])))
+
+    @property
+    def logit_bias(self) -> np.float32:
+        """What is added to scaled similarities; zero for models without a bias."""
+        return np.float32(self.params.get("logit_bias", 0.0))
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return tokenizer_for(self.config.tokenizer, self.config.text, self.tokenizer_files)
 
     @cached_property
     def _placed(self) -> tuple[Params, Mesh]:
@@ -222,31 +247,52 @@ def create(name: str, seed: int = 0) -> Clip:
     return Clip(config, jax.jit(init_params, static_argnums=0)(config, jax.random.key(seed)))
 
 
-def load(path_or_name: str | os.PathLike[str], dtype: Any = "float32") -> Clip:
-    """A model from a folder that `save` wrote, or the newest checkpoint of a training workdir.
+def load(
+    path_or_name: str | os.PathLike[str],
+    dtype: Any = "float32",
+    *,
+    image_size: int | None = None,
+    context_length: int | None = None,
+    resample_text: bool = False,
+    model: str | None = None,
+    activation: Activation | None = None,
+    vision_heads: int | None = None,
+    text_heads: int | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Clip:
+    """A model from a path in any layout, a training workdir's newest checkpoint, or a name of the Hugging Face hub.
 
-    `dtype` (float32 or bfloat16) is the type of the parameters and of the computation. Raises UserError.
+    Layouts are recognised by content: clip_jax, open_clip, OpenAI, transformers' CLIPModel and SiglipModel, and
+    big_vision's SigLIP. Names are those of `list_pretrained()`, or `hf-hub:OWNER/NAME[@REVISION]`; `revision`, `token`
+    and `cache_dir` are as huggingface_hub takes them. `dtype` (float32 or bfloat16) is the type of the parameters and
+    of the computation. `image_size` resamples the image positions to another resolution; `context_length` keeps the
+    first text positions, or stretches all of them with `resample_text`. Weights without a config need what shapes do
+    not tell: `model`, the name of an architecture, or `activation` and the numbers of heads. Raises UserError.
     """
-    path = Path(path_or_name).expanduser()
-    if released.is_released(path):
-        config, params = released.read(path)
-    elif path.is_dir():
-        config, params = _read_workdir(path)
-    elif path.exists():
-        raise UserError(f"{path} is not a model; a folder written by clip_jax.save or a training workdir would be")
-    elif str(path_or_name) in PRESETS:
-        raise UserError(f"'{path_or_name}' is an architecture without weights; clip_jax.create makes a random one")
-    else:
-        raise UserError(f"there is no model folder '{path_or_name}'; {nearest(str(path_or_name), PRESETS)}")
     compute = ComputeConfig(dtype=_dtype_name(dtype))
-    return Clip(config, jax.tree.map(lambda leaf: jnp.asarray(leaf, compute.dtype), params), compute)
+    hints = Hints(model, activation, vision_heads, text_heads)
+    checkpoint = find_checkpoint(path_or_name, hints, revision, token, None if cache_dir is None else Path(cache_dir))
+    checkpoint = resized(checkpoint, image_size, context_length, resample_text)
+    leaves, strange = {}, []
+    for path, parameter in checkpoint.parameters.items():
+        values = parameter.read(None)
+        leaves[path] = jnp.asarray(values, compute.dtype)
+        if not is_finite(values):
+            strange.append(path)
+    if strange:
+        raise UserError(f"these weights of {path_or_name} are not finite (NaN or infinite): {', '.join(strange)}")
+    return Clip(checkpoint.config, unflatten(leaves), compute, checkpoint.origin, checkpoint.tokenizer_files)
 
 
 def save(clip: Clip, path: str | os.PathLike[str], layout: str = "clip_jax") -> None:
-    """Writes a model into the folder `path`, as one safetensors file and one JSON. Raises UserError."""
-    if layout != "clip_jax":
-        raise UserError(f"unknown layout '{layout}'; valid is clip_jax")
-    released.write(Path(path).expanduser(), clip.config, clip.params)
+    """Writes a model into the folder `path`, in the layout clip_jax, open_clip, hf (transformers) or openai.
+
+    A model that is there already is replaced. The folder appears whole or not at all. Raises UserError.
+    """
+    checkpoint = in_memory(clip.config, clip.params, clip.origin, clip.tokenizer_files)
+    write_checkpoint(checkpoint, Path(path).expanduser(), layout, overwrite=True)
 
 
 def check_labels(labels: Sequence[str]) -> list[str]:
@@ -272,14 +318,6 @@ def check_templates(templates: str | Sequence[str] | None) -> list[str]:
         if not isinstance(template, str) or "{}" not in template:
             raise UserError(f"template '{template}' has no {{}} to put the label in; '{DEFAULT_TEMPLATE}' has")
     return templates
-
-
-def _read_workdir(path: Path) -> tuple[ClipConfig, Params]:
-    from clip_jax.weights import checkpoints  # Orbax is needed for training checkpoints only
-
-    if not (path / checkpoints.FOLDER).is_dir():
-        raise UserError(f"{path} holds neither a released model ({released.DESCRIPTION}) nor training checkpoints")
-    return checkpoints.read_model(path / checkpoints.FOLDER)
 
 
 @lru_cache(maxsize=32)

@@ -74,13 +74,19 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
     if type(value) in options:  # an int stays an int where a float would do as well
         return value
+    records = [option for option in options if dataclasses.is_dataclass(option)]
+    if records and isinstance(value, Mapping):  # the dataclass that knows the most of the keys
+        return _convert(max(records, key=lambda record: _known_keys(record, value)), value, where)
     for option in options:
         try:
             return _convert(option, value, where)
         except UserError:
-            if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
-                raise
+            continue
     raise UserError(f"{where} must be {' or '.join(map(_describe, options))}, not {value!r}")
+
+
+def _known_keys(record: Any, value: Mapping[str, Any]) -> int:
+    return len({field.name for field in dataclasses.fields(record)} & value.keys())
 
 
 def _describe(hint: Any) -> str:

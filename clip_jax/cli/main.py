@@ -14,6 +14,9 @@ COMMANDS = {
     "train": "train a model from a config file, or resume what the workdir holds",
     "evaluate": "evaluate a model on labelled data: zero-shot",
     "classify": "say which of some labels fit your images",
+    "models": "list the named architectures and their sizes, or the pretrained weights that have a name",
+    "convert": "convert a model between clip_jax, open_clip, transformers and OpenAI layouts",
+    "parity": "compare two checkpoints layer by layer",
 }
 TRAINING_PACKAGES = ("tensorflow", "ml_collections", "matplotlib", "tensorboardX")
 EXAMPLES = """examples:

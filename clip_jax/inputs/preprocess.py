@@ -1,7 +1,8 @@
 """Images to the pixels a vision tower takes: resized and cropped by Pillow on 8 bits, then normalised.
 
-The pixels are those of the torchvision transforms that OpenAI and open_clip evaluate with. One difference is
-meant: images become RGB before the resize, not after it, since Pillow resizes palettes by nearest neighbour.
+The pixels are those of the torchvision transforms that OpenAI and open_clip evaluate with, or of transformers' image
+processors on Pillow, as the model's config says. One difference from the former is meant: images become RGB before the
+resize, not after it, since Pillow resizes palettes by nearest neighbour.
 """
 
 import math
@@ -55,7 +56,7 @@ def resize_and_crop(image: Image.Image, config: PreprocessConfig, size: int) -> 
     elif config.resize == "longest":
         square = _fit_and_pad(image, size, resampling, config.fill)
     else:
-        square = _fill_and_crop(image, size, resampling)
+        square = _fill_and_crop(image, size, resampling, config.crop_offset)
     return np.asarray(square)
 
 
@@ -67,10 +68,11 @@ def _fit_and_pad(image: Image.Image, size: int, resampling: Image.Resampling, fi
     return square
 
 
-def _fill_and_crop(image: Image.Image, size: int, resampling: Image.Resampling) -> Image.Image:
+def _fill_and_crop(image: Image.Image, size: int, resampling: Image.Resampling, crop_offset: str) -> Image.Image:
     short = min(image.size)
     width, height = (int(size * side / short) for side in image.size)  # truncated, as torchvision does
-    left, top = round((width - size) / 2), round((height - size) / 2)
+    half = round if crop_offset == "round" else math.floor
+    left, top = half((width - size) / 2), half((height - size) / 2)
     if max(width, height) <= THIN * size:
         return image.resize((width, height), resampling).crop((left, top, left + size, top + size))
     x0, x1, box_x0, box_x1 = _source_of(left, size, image.width, width)

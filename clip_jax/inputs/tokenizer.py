@@ -1,138 +1,46 @@
-"""OpenAI's byte-pair encoding of captions, with the same token ids as open_clip's tokenizer.
+"""The tokenizer of a model, from its config and the files that came with it."""
 
-Three steps: clean the text, split it into words by a regular expression, merge the bytes of each word by rank.
-The merging is the `tokenizers` library's. The splitting is not: its regular expressions know other Unicode
-tables and other rules of case than those the vocabulary was used with. Captions repeat their words, so ids are
-remembered per word, which is several times as fast as that library's whole pipeline over whole captions.
-
-Radford et al. 2021, section 2.4; Sennrich et al. 2016 for the encoding itself.
-"""
-
-import gzip
-import html
-import re
-from collections.abc import Sequence
-from functools import lru_cache
-from importlib import resources
-from itertools import chain, takewhile
-
-import ftfy
-import numpy as np
-import regex
-from jaxtyping import Int, Int32
-from tokenizers.models import BPE
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from clip_jax.config import TextConfig, TokenizerConfig
 from clip_jax.errors import UserError
+from clip_jax.inputs.base_tokenizer import Tokenizer
+from clip_jax.inputs.clip_tokenizer import MAX_VOCAB_SIZE, ClipTokenizer
+from clip_jax.inputs.json_tokenizer import JsonTokenizer
+from clip_jax.inputs.sentencepiece_tokenizer import SentencepieceTokenizer
 
-END_OF_WORD = "</w>"
-MAX_VOCAB_SIZE = 49408
-MIN_VOCAB_SIZE = 2 * 256 + 2  # each byte inside and at the end of a word, and two special tokens
-REMEMBERED_WORDS = 2**16
-
-# A caption that spells a special token gets its id, as in open_clip.
-SPECIAL_WORDS = ("<start_of_text>", "<end_of_text>")
-WORD = regex.compile(
-    "|".join(SPECIAL_WORDS) + r"|'(?:s|t|re|ve|m|ll|d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+", flags=regex.IGNORECASE
-)
-
-# Printable ASCII, tab and newline without '&'. ftfy repairs encodings, quotes, widths and ligatures (none of them
-# in ASCII), control characters and entities, and html.unescape needs an '&': neither would change such a text.
-PLAIN = re.compile(r"[\t\n -%'-~]*")
+NO_FILES: Mapping[str, bytes] = MappingProxyType({})
+SENTINEL = "extra_id_"  # T5's marks for its own training, which no text has and which models may leave out
 
 
-def clean(text: str) -> str:
-    """`text` with its encoding repaired, entities resolved, white space collapsed, in lower case.
+def tokenizer_for(config: TokenizerConfig, text: TextConfig, files: Mapping[str, bytes] = NO_FILES) -> Tokenizer:
+    """The tokenizer that a model's text tower was trained with; `files` holds what it reads, by file name.
 
-    Raises UserError where `text` is not a string.
+    It is built anew at each call. Raises UserError for a missing or damaged file, and for one whose ids the tower has
+    no embedding of.
     """
-    if not isinstance(text, str):
-        raise UserError(f"a text must be a string, not {text!r} of type {type(text).__name__}")
-    if not PLAIN.fullmatch(text):
-        text = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return " ".join(text.split()).lower()
+    if config.kind == "clip_bpe":  # a tower may have more embeddings than there are tokens
+        return ClipTokenizer(text.context_length, min(text.vocab_size, MAX_VOCAB_SIZE), config.clean, config.pad_id)
+    assert config.file is not None
+    if config.file not in files:
+        raise UserError(f"strings need the tokenizer's file {config.file}, which is missing; {_where(config)}")
+    kind = SentencepieceTokenizer if config.kind == "sentencepiece" else JsonTokenizer
+    tokenizer = kind(config, text.context_length, files[config.file])
+    surplus = range(text.vocab_size, tokenizer.vocab_size)
+    if any(SENTINEL not in tokenizer.token(id) for id in surplus):
+        raise UserError(
+            f"the tokenizer's file {config.file} has {tokenizer.vocab_size} tokens, but the text tower only "
+            f"{text.vocab_size} embeddings; {_where(config)}"
+        )
+    for name in ("pad_id", "end_id"):
+        id = getattr(config, name)
+        if id is not None and not 0 <= id < text.vocab_size:
+            raise UserError(f"{name} {id} is outside the text tower's vocabulary of {text.vocab_size}")
+    return tokenizer
 
 
-class ClipTokenizer:
-    """Captions to rows of token ids: start, the text's ids, end, then zeros.
-
-    A `vocab_size` V below 49,408 keeps the first V - 514 merges. The start token is V - 2 and the end token V - 1,
-    so that the end token is the largest id whatever V is, which pooling by argmax relies on.
-    Raises UserError for a vocab_size outside 514..49408 or a context_length below 2.
-    """
-
-    def __init__(self, context_length: int, vocab_size: int = MAX_VOCAB_SIZE) -> None:
-        if not MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE:
-            raise UserError(f"vocab_size {vocab_size} must lie between {MIN_VOCAB_SIZE} and {MAX_VOCAB_SIZE}")
-        if context_length < 2:
-            raise UserError(f"context_length {context_length} must be at least 2, for the start and end tokens")
-        self.context_length = context_length
-        self.vocab_size = vocab_size
-        self.start_token = vocab_size - 2
-        self.end_token = vocab_size - 1
-
-        self._byte_symbols = _byte_symbols()
-        merges = _merges()[: vocab_size - MIN_VOCAB_SIZE]
-        symbols = sorted(self._byte_symbols)  # the vocabulary's order: first the bytes that stand for themselves
-        self._tokens = [*symbols, *(s + END_OF_WORD for s in symbols), *map("".join, merges)]
-        vocab = {token: id for id, token in enumerate(self._tokens)}
-        self._bpe = BPE(vocab, merges, cache_capacity=0, end_of_word_suffix=END_OF_WORD)
-        self._word_ids = lru_cache(maxsize=REMEMBERED_WORDS)(self._merge)
-
-    def __call__(self, texts: Sequence[str]) -> Int32[np.ndarray, "b n"]:
-        """Token ids of each text, n being the context length. Over-long text is cut, its end token kept.
-
-        Raises UserError where a text is not a string, or where `texts` is a single string.
-        """
-        if isinstance(texts, str) or not isinstance(texts, Sequence):
-            raise UserError(f"texts must be a list of strings, not {texts!r}; [{str(texts)!r}] would be")
-        tokens = np.zeros((len(texts), self.context_length), np.int32)
-        for row, text in zip(tokens, texts, strict=True):
-            ids = [self.start_token, *self.encode(text)[: self.context_length - 2], self.end_token]
-            row[: len(ids)] = ids
-        return tokens
-
-    def encode(self, text: str) -> list[int]:
-        """The ids of `text`, however many, without start and end token. Raises UserError if it is not a string."""
-        return list(chain.from_iterable(map(self._word_ids, WORD.findall(clean(text)))))
-
-    def decode(self, ids: Sequence[int] | Int[np.ndarray, " n"]) -> str:
-        """The text of `ids` up to the first end token: in lower case, with a space between words.
-
-        Bytes that are not UTF-8, as where a character was cut, become U+FFFD. Raises UserError for an unknown id.
-        """
-        ids = [int(id) for id in ids]
-        if unknown := [id for id in ids if not 0 <= id < self.vocab_size]:
-            raise UserError(f"token id {unknown[0]} is outside the vocabulary of {self.vocab_size}")
-        text_ids = (id for id in takewhile(lambda id: id != self.end_token, ids) if id != self.start_token)
-        byte_of = {symbol: byte for byte, symbol in enumerate(self._byte_symbols)}
-        words = "".join(self._tokens[id] for id in text_ids).split(END_OF_WORD)
-        return " ".join(bytes(map(byte_of.__getitem__, word)).decode(errors="replace") for word in words).strip()
-
-    def _merge(self, word: str) -> tuple[int, ...]:
-        if word in SPECIAL_WORDS:
-            return (self.start_token + SPECIAL_WORDS.index(word),)
-        symbols = "".join(self._byte_symbols[byte] for byte in word.encode())
-        return tuple(token.id for token in self._bpe.tokenize(symbols))
-
-
-@lru_cache
-def tokenizer_for(config: TokenizerConfig, text: TextConfig) -> ClipTokenizer:
-    """The tokenizer that a model's text tower was trained with, built once per configuration."""
-    assert config.kind == "clip_bpe"
-    return ClipTokenizer(text.context_length, text.vocab_size)
-
-
-def _byte_symbols() -> list[str]:
-    """The visible character that stands for each byte in the merges: its own in Latin-1, or one from U+0100 on."""
-    substitutes = map(chr, range(256, 512))
-    own = (char if char.isprintable() and char != " " else None for char in map(chr, range(256)))
-    return [char or next(substitutes) for char in own]
-
-
-@lru_cache
-def _merges() -> list[tuple[str, str]]:
-    """The pairs of symbols that become one, in order of rank."""
-    packed = (resources.files("clip_jax") / "assets" / "clip_bpe_merges.txt.gz").read_bytes()
-    pairs = (line.split(" ") for line in gzip.decompress(packed).decode().splitlines())
-    return [(left, right) for left, right in pairs]
+def _where(config: TokenizerConfig) -> str:
+    if config.repository is None:
+        return "put the one that the model was trained with beside its weights"
+    return f"put the one of https://huggingface.co/{config.repository} beside the weights"

@@ -1,7 +1,8 @@
-"""PyTorch CLIP's initialisation, tower by tower.
+"""The references' initialisation, tower by tower.
 
 Source: openai/CLIP `CLIP.initialize_parameters` and open_clip's `CLIP`: the text tower is scaled by its width and
-depth, while the vision tower's blocks keep PyTorch's defaults for nn.Linear and nn.MultiheadAttention.
+depth, while the vision tower's blocks keep PyTorch's defaults for nn.Linear and nn.MultiheadAttention. SigLIP's
+vision tower is timm's `VisionTransformer`.
 """
 
 from dataclasses import dataclass
@@ -32,13 +33,24 @@ class BlockInit:
     out: Initializer
     up: Initializer
     down: Initializer
-    up_bias: Initializer
-    down_bias: Initializer
+    up_bias: Initializer = initializers.zeros
+    down_bias: Initializer = initializers.zeros
 
 
-def vision_block(width: int, hidden: int) -> BlockInit:
-    """PyTorch's defaults: Xavier uniform over the fused [3w, w] projection, nn.Linear's for the rest."""
-    return BlockInit(
+@dataclass(frozen=True)
+class VisionInit:
+    """Initialisers of a vision transformer: its blocks and what stands before and behind them."""
+
+    block: BlockInit
+    class_embedding: Initializer
+    positional_embedding: Initializer
+    projection: Initializer
+    projection_bias: Initializer
+
+
+def clip_vision(width: int, hidden: int) -> VisionInit:
+    """CLIP's: normals of w^-1/2 around blocks of PyTorch's defaults, with Xavier uniform over the fused [3w, w]."""
+    block = BlockInit(
         qkv=initializers.xavier_uniform(),
         out=torch_linear,
         up=torch_linear,
@@ -46,6 +58,25 @@ def vision_block(width: int, hidden: int) -> BlockInit:
         up_bias=torch_bias(width),
         down_bias=torch_bias(hidden),
     )
+    scaled = initializers.normal(width**-0.5)
+    return VisionInit(block, scaled, scaled, projection=scaled, projection_bias=initializers.zeros)
+
+
+def siglip_vision(width: int) -> VisionInit:
+    """SigLIP's: normals of 0.02 and biases of zero, with a projection that open_clip adds as an nn.Linear."""
+    normal = initializers.normal(0.02)
+    return VisionInit(
+        BlockInit(normal, normal, normal, normal),
+        class_embedding=initializers.normal(1e-6),
+        positional_embedding=normal,
+        projection=torch_linear,
+        projection_bias=torch_bias(width),
+    )
+
+
+def siglip_probe(width: int) -> Initializer:
+    """SigLIP's for the query of attention pooling: a normal of w^-1/2, cut off at two of its deviations."""
+    return initializers.truncated_normal(width**-0.5)
 
 
 def text_block(width: int, hidden: int, layers: int) -> BlockInit:

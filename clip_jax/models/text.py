@@ -1,46 +1,57 @@
-"""The causal text transformer of CLIP."""
+"""The text transformer of CLIP and SigLIP."""
 
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn import initializers
+from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float, Int
 
 from clip_jax.config import ComputeConfig, TextConfig
 from clip_jax.models.initializers import text_block
-from clip_jax.models.transformer import Transformer, layer_norm
+from clip_jax.models.transformer import Transformer, layer_norm, project
 
 
 class TextTransformer(nnx.Module):
-    """Tokens through a causal transformer; the end token's row, normalised and projected.
+    """Tokens through a transformer; one row, by default the end token's, normalised and projected.
 
-    The end token has the largest id of the vocabulary, so its row is the argmax of the ids. Padding needs no mask:
-    it stands behind the end token, where causality hides it. Source: section 2.4 of the paper; openai/CLIP
-    `CLIP.encode_text`.
+    Padding has no mask. Behind CLIP's end token causality hides it; SigLIP, which is not causal, is trained on texts
+    padded to the full length and attends to the padding. Source: section 2.4 of the paper; openai/CLIP
+    `CLIP.encode_text`; open_clip `TextTransformer`.
     """
 
     def __init__(self, config: TextConfig, embed_dim: int, compute: ComputeConfig, rngs: nnx.Rngs):
+        self.config = config
         self.dtype = jnp.dtype(compute.dtype)
         stack = config.transformer
         width = stack.width
-        self.token_embedding = nnx.Param(
-            initializers.normal(0.02)(rngs.params(), (config.vocab_size, width), jnp.float32)
-        )
-        self.positional_embedding = nnx.Param(
-            initializers.normal(0.01)(rngs.params(), (config.context_length, width), jnp.float32)
-        )
+
+        def param(initializer: Initializer, *shape: int) -> nnx.Param:
+            return nnx.Param(initializer(rngs.params(), shape, jnp.float32))
+
+        self.token_embedding = param(initializers.normal(0.02), config.vocab_size, width)
+        self.positional_embedding = param(initializers.normal(0.01), config.context_length, width)
         self.transformer = Transformer(
-            stack, compute, causal=True, init=text_block(width, stack.mlp_width, stack.layers), rngs=rngs
+            stack, compute, causal=config.causal, init=text_block(width, stack.mlp_width, stack.layers), rngs=rngs
         )
         self.norm_final = layer_norm(width, stack.norm_epsilon, self.dtype, rngs)
-        self.projection = nnx.Param(initializers.normal(width**-0.5)(rngs.params(), (width, embed_dim), jnp.float32))
+        projection = initializers.normal(width**-0.5)
+        self.projection = param(projection, width, embed_dim) if config.projection != "none" else None
+        self.projection_bias = param(initializers.zeros, embed_dim) if config.projection == "bias" else None
 
     def __call__(self, tokens: Int[Array, "b n"]) -> tuple[Float[Array, "b k"], dict[str, Array]]:
         """Text embeddings (not normalised) and named intermediates: every layer's output, pre-projection features."""
         x = jnp.take(self.token_embedding[...], tokens, axis=0) + self.positional_embedding[...][None]
         x, layers = self.transformer(x.astype(self.dtype))
-        end = jnp.argmax(tokens, axis=-1)
         # Normalising the pooled row alone gives what normalising every row and pooling would.
-        pooled = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
+        pooled = jnp.take_along_axis(x, self._pooled_row(tokens)[:, None, None], axis=1)[:, 0]
         features = self.norm_final(pooled)
-        embedding = features @ self.projection.astype(self.dtype)
-        return embedding, {"layers": layers, "pre_projection": features}
+        return project(features, self.projection, self.projection_bias), {"layers": layers, "pre_projection": features}
+
+    def _pooled_row(self, tokens: Int[Array, "b n"]) -> Int[Array, " b"]:
+        match self.config.pooling:
+            case "argmax":
+                return jnp.argmax(tokens, axis=-1)
+            case "end_token":  # the first; row 0 of a text that has none
+                return jnp.argmax(tokens == self.config.end_token_id, axis=-1)
+            case "last":
+                return jnp.full(len(tokens), tokens.shape[1] - 1)

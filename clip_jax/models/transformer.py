@@ -27,6 +27,13 @@ def layer_norm(width: int, epsilon: float, dtype: jnp.dtype, rngs: nnx.Rngs) -> 
     return nnx.LayerNorm(width, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs)
 
 
+def project(features: Float[Array, "b d"], kernel: nnx.Param | None, bias: nnx.Param | None) -> Float[Array, "b k"]:
+    """Features of a tower in the space that both share; as they are where there is no kernel."""
+    if kernel is not None:
+        features = features @ kernel.astype(features.dtype)
+    return features if bias is None else features + bias.astype(features.dtype)[None]
+
+
 class Attention(nnx.Module):
     """Multi-head self-attention with one fused projection, its rows ordered q, k, v and head-major inside each."""
 
@@ -59,17 +66,27 @@ class Mlp(nnx.Module):
 
 
 class Block(nnx.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)), each branch times its layer scale where there is one."""
 
     def __init__(self, config: TransformerConfig, dtype: jnp.dtype, causal: bool, init: BlockInit, rngs: nnx.Rngs):
         self.norm_1 = layer_norm(config.width, config.norm_epsilon, dtype, rngs)
         self.attention = Attention(config, dtype, causal, init, rngs)
         self.norm_2 = layer_norm(config.width, config.norm_epsilon, dtype, rngs)
         self.mlp = Mlp(config, dtype, init, rngs)
+        self.scale_1 = _layer_scale(config)
+        self.scale_2 = _layer_scale(config)
 
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        x = constrain(x + self.attention(self.norm_1(x)), BATCH_AXES, None, None)
-        return constrain(x + self.mlp(self.norm_2(x)), BATCH_AXES, None, None)
+        x = constrain(x + _scaled(self.attention(self.norm_1(x)), self.scale_1), BATCH_AXES, None, None)
+        return constrain(x + _scaled(self.mlp(self.norm_2(x)), self.scale_2), BATCH_AXES, None, None)
+
+
+def _layer_scale(config: TransformerConfig) -> nnx.Param | None:
+    return None if config.layer_scale is None else nnx.Param(jnp.full(config.width, config.layer_scale, jnp.float32))
+
+
+def _scaled(x: Float[Array, "b n d"], scale: nnx.Param | None) -> Float[Array, "b n d"]:
+    return x if scale is None else x * scale.astype(x.dtype)[None, None]
 
 
 class Transformer(nnx.Module):
@@ -97,7 +114,7 @@ class Transformer(nnx.Module):
             x = nnx.merge(graph, params)(x)
             return x, x
 
-        run = _rematerialise(run, self.compute.remat)
+        run = rematerialise(run, self.compute.remat)
         if self.compute.layers == "scan":
             return jax.lax.scan(run, x, stacked)
         outputs = []
@@ -107,7 +124,8 @@ class Transformer(nnx.Module):
         return x, jnp.stack(outputs)
 
 
-def _rematerialise(run: Callable, remat: str) -> Callable:
+def rematerialise(run: Callable, remat: str) -> Callable:
+    """`run`, with what ComputeConfig's `remat` says computed again in the backward pass."""
     if remat == "none":
         return run
     # Inside a scan the loop itself keeps the recomputation apart; unrolled, the compiler must be kept from

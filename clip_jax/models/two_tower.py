@@ -5,27 +5,34 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from clip_jax.config import ClipConfig, ComputeConfig
+from clip_jax.config import ClipConfig, ComputeConfig, ResNetConfig
+from clip_jax.models.resnet import ResNet
 from clip_jax.models.text import TextTransformer
 from clip_jax.models.vision import VisionTransformer
 
 Params = dict[str, Any]
-"""A nested dict of arrays: {'visual': ..., 'text': ..., 'logit_scale': scalar}, logit_scale being the logarithm."""
+"""A nested dict of arrays: {'visual': ..., 'text': ..., 'logit_scale': scalar}, logit_scale being the logarithm.
 
-INITIAL_LOGIT_SCALE = float(np.log(1 / 0.07))  # section 2.5 of the paper
+Sigmoid models have a scalar 'logit_bias' besides. The running statistics of batch norms, `mean` and `variance`, lie
+among the parameters, but have no gradients.
+"""
 
 
 class TwoTower(nnx.Module):
-    """CLIP: an image tower and a text tower into one space, and the logarithm of the logit scale."""
+    """CLIP: an image tower and a text tower into one space, the logarithm of the logit scale, maybe a logit bias."""
 
     def __init__(self, config: ClipConfig, compute: ComputeConfig, rngs: nnx.Rngs):
-        self.visual = VisionTransformer(config.vision, config.embed_dim, compute, rngs)
+        if isinstance(config.vision, ResNetConfig):
+            self.visual = ResNet(config.vision, config.embed_dim, compute, rngs)
+        else:
+            self.visual = VisionTransformer(config.vision, config.embed_dim, compute, rngs)
         self.text = TextTransformer(config.text, config.embed_dim, compute, rngs)
-        self.logit_scale = nnx.Param(jnp.float32(INITIAL_LOGIT_SCALE))
+        self.logit_scale = nnx.Param(jnp.float32(config.initial_logit_scale))
+        if config.initial_logit_bias is not None:
+            self.logit_bias = nnx.Param(jnp.float32(config.initial_logit_bias))
 
 
 def init_params(config: ClipConfig, key: jax.Array) -> Params:
@@ -44,10 +51,29 @@ def _merge(params: Params, config: ClipConfig, compute: ComputeConfig) -> TwoTow
 
 
 def image_embedding(
-    params: Params, pixels: Float[Array, "b size size 3"], config: ClipConfig, compute: ComputeConfig
-) -> tuple[Float[Array, "b k"], dict[str, Array]]:
-    """Image embeddings (not normalised) in the compute dtype, and the tower's named intermediates."""
-    return _merge(params, config, compute).visual(pixels)
+    params: Params,
+    pixels: Float[Array, "b size size 3"],
+    config: ClipConfig,
+    compute: ComputeConfig,
+    *,
+    train: bool = False,
+) -> tuple[Float[Array, "b k"], dict[str, Any]]:
+    """Image embeddings (not normalised) in the compute dtype, and the tower's named intermediates.
+
+    With `train`, batch norms use the statistics of the whole batch, and the intermediates of a ResNet have
+    `statistics`: the new running ones, for `with_statistics`.
+    """
+    visual = _merge(params, config, compute).visual
+    return visual(pixels, train) if isinstance(visual, ResNet) else visual(pixels)
+
+
+def with_statistics(params: Params, statistics: dict[str, Any]) -> Params:
+    """The parameters with the image tower's running statistics replaced; `statistics` is nested as they are."""
+
+    def replaced(old: Params, new: dict[str, Any]) -> Params:
+        return old | {name: replaced(old[name], leaf) if isinstance(leaf, dict) else leaf for name, leaf in new.items()}
+
+    return params | {"visual": replaced(params["visual"], statistics)}
 
 
 def text_embedding(

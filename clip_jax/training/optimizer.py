@@ -10,7 +10,8 @@ from clip_jax.models.two_tower import Params
 from clip_jax.training.config import OptimizerConfig, in_steps
 
 # "All weights that are not gains or biases" (appendix F of the paper); the class token is left out, as in open_clip.
-NOT_DECAYED = r"(scale|bias|class_embedding)$"
+# Batch norm's statistics have no gradients either, so that AdamW leaves them as they are.
+NOT_DECAYED = r"(scale(_[12])?|bias|class_embedding|mean|variance)$"
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:

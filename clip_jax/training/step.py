@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from clip_jax.config import ClipConfig, PreprocessConfig
 from clip_jax.losses import contrastive_loss
-from clip_jax.models.two_tower import image_embedding, normalise, text_embedding
+from clip_jax.models.two_tower import image_embedding, normalise, text_embedding, with_statistics
 from clip_jax.sharding import batch_sharding
 from clip_jax.training.config import TrainConfig
 from clip_jax.training.optimizer import clamp_logit_scale, make_schedule
@@ -33,9 +33,10 @@ def make_step(
     schedule = make_schedule(config.optimizer, config.steps)
 
     def loss_of(params, pixels, tokens):
-        image, _ = image_embedding(params, normalise_pixels(pixels, model.preprocess), model, compute)
+        pixels = normalise_pixels(pixels, model.preprocess)
+        image, named = image_embedding(params, pixels, model, compute, train=True)
         text, _ = text_embedding(params, tokens, model, compute)
-        return contrastive_loss(
+        loss = contrastive_loss(
             normalise(image),
             normalise(text),
             jnp.exp(params["logit_scale"]),
@@ -43,14 +44,16 @@ def make_step(
             method=config.loss.method,
             mesh=mesh if mesh.size > 1 else None,
         )
+        return loss, named.get("statistics", {})
 
     def step(state: TrainState, pixels: UInt8[Array, "b size size 3"], tokens: Int[Array, "b n"]):
-        loss, gradients = jax.value_and_grad(loss_of)(state["params"], pixels, tokens)
+        (loss, statistics), gradients = jax.value_and_grad(loss_of, has_aux=True)(state["params"], pixels, tokens)
         updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
         params = clamp_logit_scale(
             optax.apply_updates(state["params"], updates),  # pyright: ignore[reportArgumentType]
             config.optimizer.max_logit_scale,
         )
+        params = with_statistics(params, statistics)
         metrics = {
             "loss": loss,
             "logit_scale": jnp.exp(params["logit_scale"]),

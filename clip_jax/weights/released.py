@@ -1,22 +1,31 @@
-"""The `clip_jax` layout of a released model: a folder of one safetensors file and one JSON."""
+"""The `clip_jax` layout of a released model: a folder of one safetensors file and one JSON.
+
+The tensors are our parameters by flat name, each in the type that its source had, layers stacked; batch norm's
+counters stand beside them as int64. The JSON has the config and what else the source held (`Origin`). A tokenizer
+that is no part of this package has its files beside.
+"""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
 
 from clip_jax.config import ClipConfig
 from clip_jax.errors import UserError
-from clip_jax.models.two_tower import Params, init_params
+from clip_jax.weights.checkpoint import Checkpoint, Origin, Parameter
+from clip_jax.weights.folders import inside
+from clip_jax.weights.keys import COUNTER, Row, Table, slots
+from clip_jax.weights.lazy_tensor import LazyTensor
+from clip_jax.weights.tensors import open_tensors
+from clip_jax.weights.translate import check
+from clip_jax.weights.tree import parameter_shapes
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "clip_jax.json"
-FORMAT = 1
+FORMATS = (1, 2)  # the first had neither origin nor tokenizer files
 
 
 def is_released(folder: Path) -> bool:
@@ -24,64 +33,69 @@ def is_released(folder: Path) -> bool:
     return (folder / DESCRIPTION).is_file()
 
 
-def write(folder: Path, config: ClipConfig, params: Params) -> None:
-    """Writes config and parameters into `folder`, which is made if missing; each file appears whole or not at all."""
+def contents(checkpoint: Checkpoint) -> tuple[dict[str, LazyTensor], dict[str, bytes]]:
+    """The tensors of the safetensors file, and the other files by name."""
+    tensors = {path: _tensor(parameter) for path, parameter in checkpoint.parameters.items()}
+    for path, count in checkpoint.origin.buffers.items():
+        tensors[path] = LazyTensor((), np.dtype(np.int64), lambda count=count: np.asarray(count, np.int64))
+    description = {
+        "format": FORMATS[-1],
+        "config": checkpoint.config.to_dict(),
+        "origin": checkpoint.origin.to_dict(),
+        "tokenizer_files": sorted(checkpoint.tokenizer_files),
+    }
+    text = json.dumps(description, indent=2) + "\n"
+    return tensors, {**checkpoint.tokenizer_files, DESCRIPTION: text.encode()}
+
+
+def read(folder: Path) -> Checkpoint:
+    """The model in `folder`, its parameters not read yet. Raises UserError listing every tensor that does not fit."""
+    description = _describe(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write a model to {folder}: {error.strerror}") from error
-    tensors = {name: np.asarray(leaf, order="C") for name, leaf in flatten(params).items()}
-    partial = folder / f".{WEIGHTS}.partial"
-    save_file(tensors, partial)
-    os.replace(partial, folder / WEIGHTS)
-    partial = folder / f".{DESCRIPTION}.partial"
-    partial.write_text(json.dumps({"format": FORMAT, "config": config.to_dict()}, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, folder / DESCRIPTION)
+        config = ClipConfig.from_dict(description["config"])
+        origin = Origin.from_dict(description.get("origin", {}))
+        names = {str(name) for name in description.get("tokenizer_files", [])}
+        if config.tokenizer.file and inside(folder, config.tokenizer.file).is_file():  # put there by hand
+            names.add(config.tokenizer.file)
+        files = {name: inside(folder, name).read_bytes() for name in sorted(names)}
+    except FileNotFoundError as error:
+        missing = Path(error.filename).name
+        raise UserError(f"{folder} lacks {missing}; copy the whole folder, as it was written") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"the model in {folder} is damaged: {type(error).__name__} {error}") from error
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(f"{folder} lacks {WEIGHTS}; copy the whole folder, as it was written")
+    tensors = open_tensors(folder / WEIGHTS).tensors
+    shapes = parameter_shapes(config)
+    table = Table("clip_jax", tuple(Row(path, path) for path in shapes), ignored=(rf".*/{COUNTER}",))
+    check(tensors, slots(table, shapes, config), table, set(shapes), str(folder))
+    parameters = {path: _parameter(folder / WEIGHTS, path, tensors[path]) for path in shapes}
+    return Checkpoint(config, parameters, origin, files)
 
 
-def read(folder: Path) -> tuple[ClipConfig, Params]:
-    """Config and parameters (NumPy, as stored). Raises UserError listing every tensor that does not fit."""
+def _describe(folder: Path) -> dict[str, Any]:
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        if description["format"] != FORMAT:
-            raise UserError(f"{folder} is of format {description['format']}; this version of clip_jax reads {FORMAT}")
-        config = ClipConfig.from_dict(description["config"])
-        tensors = load_file(folder / WEIGHTS)
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} lacks {WEIGHTS}; copy the whole folder that clip_jax.save wrote") from error
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise UserError(f"the model in {folder} is damaged: {error}") from error
-    expected = flatten(jax.eval_shape(lambda: init_params(config, jax.random.key(0))))
-    problems = [f"{name} is missing" for name in expected.keys() - tensors.keys()]
-    problems += [f"{name} is unknown" for name in tensors.keys() - expected.keys()]
-    problems += [
-        f"{name} has shape {list(tensors[name].shape)}, not {list(expected[name].shape)}"
-        for name in expected.keys() & tensors.keys()
-        if tensors[name].shape != expected[name].shape
-    ]
-    problems += [
-        f"{name} is of type {tensor.dtype}, not floating-point"
-        for name, tensor in tensors.items()
-        if not jax.numpy.issubdtype(tensor.dtype, jax.numpy.floating)
-    ]
-    if problems:
-        raise UserError(f"the weights in {folder} do not fit their config: {'; '.join(sorted(problems))}")
-    return config, unflatten(tensors)
+        version = description["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"the model in {folder} is damaged: {type(error).__name__} {error}") from error
+    if version not in FORMATS:
+        raise UserError(f"{folder} is of format {version}; this version of clip_jax reads up to {FORMATS[-1]}")
+    return description
 
 
-def flatten(params: Params) -> dict[str, Any]:
-    """Nested parameters as {'visual/projection': leaf, ...}."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-    return {"/".join(key.key for key in path): leaf for path, leaf in leaves}
+def _tensor(parameter: Parameter) -> LazyTensor:
+    return LazyTensor(parameter.shape, parameter.dtype, lambda: np.asarray(parameter.read(None), order="C"))
 
 
-def unflatten(tensors: dict[str, Any]) -> Params:
-    """The inverse of `flatten`."""
-    params: Params = {}
-    for name, tensor in tensors.items():
-        *parents, last = name.split("/")
-        node = params
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = tensor
-    return params
+def _parameter(path: Path, name: str, tensor: LazyTensor) -> Parameter:
+    def read(layer: int | None) -> np.ndarray:
+        if layer is None:
+            return tensor.read()
+        try:
+            with safe_open(path, "numpy") as file:
+                return file.get_slice(name)[layer]
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path} is damaged: {error}") from error
+
+    return Parameter(tensor.shape, jax.numpy.dtype(tensor.dtype), read)

@@ -102,7 +102,7 @@ WRONG = {
         "label 'a' stands 2 times",
     ),
     "empty label": (["classify", "{pictures}/cat/a.png", "--labels", "a,,b", "--model", "{model}"], "not empty"),
-    "no model": (["classify", "{pictures}/cat/a.png", "--labels", "a", "--model", "nope"], "no model folder 'nope'"),
+    "no model": (["classify", "{pictures}/cat/a.png", "--labels", "a", "--model", "nope"], "there is no model 'nope'"),
     "preset as model": (
         ["classify", "{pictures}/cat/a.png", "--labels", "a", "--model", "ViT-B-32"],
         "architecture without weights",

@@ -1,175 +1,115 @@
-# ruff: noqa: RUF001 (characters that look like others are what is tested)
-"""Token ids against open_clip's tokenizer, and what holds without it."""
+"""The tokenizer of a model: the right kind from its files, and one line where a file is missing or wrong."""
 
-import gzip
-import html
-import random
-import subprocess
-import sys
-from pathlib import Path
+import json
 
-import ftfy
-import numpy as np
 import pytest
-from support.open_clip_shim import import_open_clip
+from support.tokenizer_models import bert_like, c4_like, gemma_json, mc4_like
 
 from clip_jax.config import TextConfig, TokenizerConfig, TransformerConfig
 from clip_jax.errors import UserError
-from clip_jax.inputs.tokenizer import ClipTokenizer, clean, tokenizer_for
+from clip_jax.inputs.clip_tokenizer import ClipTokenizer
+from clip_jax.inputs.json_tokenizer import JsonTokenizer
+from clip_jax.inputs.sentencepiece_tokenizer import SentencepieceTokenizer
+from clip_jax.inputs.tokenizer import tokenizer_for
 
-TEXTS = [
-    "",
-    " \t\n ",
-    "a photo of a dog",
-    "A PHOTO, of a cat's 2 dogs!!! they're we'll I'd it'S 'tis 10,000.50",
-    "tab\tand\nnewline\r\nand\rreturn\x0b\x0c\x1c\x1d\x1e\x1f\x00\x07\x7fcontrol \x1b[36;44mcolour\x1b[0m",
-    "fish &amp; chips &lt;b&gt; &amp;amp; &amp;lt; &copy &#39;s &#x27;s &#0; &#128; &#xD800; R&D &notit; &EACUTE;",
-    "<start_of_text> and <END_OF_TEXT>, <|startoftext|> <|endoftext|> x<end_of_text>y !<end_of_text>! <start_of_text",
-    "<\u017ftart_of_text> it'\u017f 'S '\u017fx don\u2019t \u2018quoted\u2019 \u201cwords\u201d",
-    "\u0558 \ua7cd \u212a\u212b \u0130stanbul STRASSE stra\xdfe \u1e9e \u0149 \u01f0",  # odd case and young letters
-    "schÃ¶n cafÃ© â€œquotesâ€\x9d âœ” l\u2019Ã©tÃ© Ã la mode \xa0 \x85 \x93",  # text decoded in the wrong encoding
-    "ﬁsh ﬂag ＦＵＬＬ　ＷＩＤＴＨ ﾊﾝｶｸ e\u0301 \u00e9 ñ n\u0303",
-    "😀👍🏽👨‍👩‍👧 🇩🇪 ☕️ \ufe0f \u200d \u200b \ufeff \u2028 \u2029 \u3000 \xad",
-    "Привет, мир! 你好世界 こんにちは 안녕하세요 مرحبا שלום नमस्ते สวัสดี Γειά σου Բարեւ გამარჯობა",
-    "½ ² ⅷ ٣ 五 Ⅻ 𝟘 𝔘𝔫𝔦𝔠𝔬𝔡𝔢 𐐀 \U0001e900 \U000e0041",
-    "\ud83d\ude00 lone \ud83d and \ude00 surrogates",
-    "___ --- ... ?!?! http://example.com/a_b?c=d&e=f#g @user #tag $5.00 50% C++ C# </w> a</w>b",
-    "word " * 200,
-    "x" * 3000,
-    "!" * 500,
-    "ab" * 40 + " é" * 120,
-]
+SIGLIP = TokenizerConfig("sentencepiece", "siglip", "spiece.model", "google/siglip-base-patch16-224", 1, 1)
+BERT = TokenizerConfig("tokenizer_json", "whitespace", "tokenizer.json", "bert-base-uncased", zeroed_id=3)
+FILES = {"spiece.model": c4_like(), "tokenizer.json": bert_like(), "README.md": b""}
 
 
-def random_texts(count: int) -> list[str]:
-    """Words, punctuation, entities and code points from every plane, mixed by a fixed seed."""
-    rng = random.Random(0)
-    pieces = ["the", "Dog's", "don't", "&amp;", "&#8217;", "'", '"', "Ã©", "é", "<end_of_text>", "42", "\n", "  ", "#"]
-    ranges = [(32, 127), (0, 0x250), (0x370, 0x3000), (0, 0xD800), (0xE000, 0x10000), (0x10000, 0x20000)]
-
-    def piece() -> str:
-        if rng.random() < 0.5:
-            return rng.choice(pieces)
-        low, high = rng.choice(ranges)
-        return "".join(chr(rng.randrange(low, high)) for _ in range(rng.randrange(1, 5)))
-
-    return [rng.choice(["", " "]).join(piece() for _ in range(rng.randrange(1, 12))) for _ in range(count)]
-
-
-@pytest.fixture(scope="module")
-def open_clip():
-    try:
-        return import_open_clip()
-    except ImportError as error:
-        pytest.skip(f"needs open_clip: {error}")
-
-
-@pytest.mark.parametrize("context_length", [77, 9, 2])
-def test_ids_are_those_of_open_clip(open_clip, context_length):
-    texts = TEXTS + random_texts(1500)
-    expected = open_clip.SimpleTokenizer(context_length=context_length)(texts).numpy()
-    tokens = ClipTokenizer(context_length)(texts)
-    different = [text for text, a, b in zip(texts, tokens, expected, strict=True) if not np.array_equal(a, b)]
-    assert different == []
-
-
-def test_long_text_is_encoded_uncut(open_clip):
-    reference = open_clip.SimpleTokenizer()
-    assert [ClipTokenizer(5).encode(text) for text in TEXTS] == [reference.encode(text) for text in TEXTS]
-
-
-@pytest.mark.parametrize("merges", [0, 1, 1000])
-def test_smaller_vocabulary_keeps_the_first_merges(open_clip, tmp_path, merges):
-    with gzip.open(open_clip.tokenizer.default_bpe(), "rt", encoding="utf-8") as file:
-        lines = [next(file).rstrip("\n") for _ in range(1 + merges)]
-    (tmp_path / "bpe.txt.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
-    reference = open_clip.SimpleTokenizer(bpe_path=str(tmp_path / "bpe.txt.gz"))
-    tokenizer = ClipTokenizer(77, vocab_size=514 + merges)
-    assert tokenizer.vocab_size == reference.vocab_size
-    tokens = tokenizer(TEXTS)
-    np.testing.assert_array_equal(tokens, reference(TEXTS).numpy())
-    assert (tokens.max(axis=1) == tokenizer.end_token).all()
-
-
-def test_known_ids():
-    tokens = ClipTokenizer(9)(["a photo of a cat", "a photo of a cat, a photo of a dog"])
-    assert tokens.dtype == np.int32
-    assert tokens.tolist() == [
-        [49406, 320, 1125, 539, 320, 2368, 49407, 0, 0],
-        [49406, 320, 1125, 539, 320, 2368, 267, 320, 49407],
-    ]
-
-
-def test_no_texts_make_no_rows():
-    assert ClipTokenizer(77)([]).shape == (0, 77)
-
-
-def test_plain_text_is_what_the_full_cleaning_leaves():
-    rng = random.Random(1)
-    plain = [chr(code) for code in (9, 10, *range(32, 127)) if chr(code) != "&"]
-    texts = [*plain, *("".join(rng.choices(plain, k=rng.randrange(60))) for _ in range(300))]
-    for text in texts:
-        assert html.unescape(html.unescape(ftfy.fix_text(text))) == text
-        assert clean(text) == " ".join(text.split()).lower()
+def tower(vocab_size=1000, context_length=16) -> TextConfig:
+    return TextConfig(TransformerConfig(width=8, layers=1, heads=1), context_length, vocab_size)
 
 
 @pytest.mark.parametrize(
-    ("text", "decoded"),
+    ("config", "kind"),
+    [(TokenizerConfig(), ClipTokenizer), (SIGLIP, SentencepieceTokenizer), (BERT, JsonTokenizer)],
+)
+def test_kind_is_the_config_s(config, kind):
+    tokenizer = tokenizer_for(config, tower(context_length=8), FILES)
+    assert type(tokenizer) is kind
+    assert tokenizer(["a dog", "the red dog"]).shape == (2, 8)
+
+
+def test_clip_needs_no_files_and_leaves_embeddings_over():
+    tokenizer = tokenizer_for(TokenizerConfig(), tower(vocab_size=64000))
+    assert tokenizer(["a photo of a cat"])[0, :8].tolist() == [49406, 320, 1125, 539, 320, 2368, 49407, 0]
+
+
+def test_config_reaches_the_tokenizer():
+    clip = tokenizer_for(TokenizerConfig(clean="whitespace", pad_id=7), tower())
+    assert clip(["A"])[0].tolist() == [998, *clip.encode("A"), 999, *[7] * 13]
+    assert clip.encode("A") != clip.encode("a")
+    siglip = tokenizer_for(SIGLIP, tower(), FILES)
+    assert siglip(["A dog!"])[0, -1] == 1
+    assert siglip.encode("A dog!") == siglip.encode("a dog")
+    assert 3 not in tokenizer_for(BERT, tower(), FILES)(["a dog"])
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
     [
-        ("A Dog's  life", "a dog 's life"),
-        ("Größe 你好 😀", "größe 你好 😀"),
-        ("price: 10", "price : 1 0"),
-        ("", ""),
+        (
+            SIGLIP,
+            "strings need the tokenizer's file spiece.model, which is missing; put the one of "
+            "https://huggingface.co/google/siglip-base-patch16-224 beside the weights",
+        ),
+        (
+            TokenizerConfig("tokenizer_json", "none", "tokenizer.json"),
+            "strings need the tokenizer's file tokenizer.json, which is missing; put the one that the model was "
+            "trained with beside its weights",
+        ),
     ],
 )
-def test_decode_gives_the_words_back(text, decoded):
-    tokenizer = ClipTokenizer(77)
-    assert tokenizer.decode(tokenizer([text])[0]) == decoded
-    assert tokenizer.decode(tokenizer.encode(text)) == decoded
+def test_missing_file_says_where_it_is(config, message):
+    with pytest.raises(UserError) as caught:
+        tokenizer_for(config, tower())
+    assert str(caught.value) == message
 
 
-def test_decode_of_a_cut_character_is_a_replacement():
-    tokenizer = ClipTokenizer(77, vocab_size=514)
-    assert tokenizer.decode(tokenizer.encode("é")[:1]) == "\ufffd"
+@pytest.mark.parametrize("config", [SIGLIP, BERT])
+def test_damaged_file_is_refused(config):
+    files = {name: contents[: len(contents) // 2] for name, contents in FILES.items()}
+    with pytest.raises(UserError, match=f"file {config.file} is no .* damaged one.*fetch it again"):
+        tokenizer_for(config, tower(), files)
 
 
-@pytest.mark.parametrize("token", [-1, 514])
-def test_unknown_id_is_refused(token):
-    with pytest.raises(UserError, match=f"token id {token} is outside the vocabulary of 514"):
-        ClipTokenizer(77, vocab_size=514).decode([token])
+@pytest.mark.parametrize(("config", "repository"), [(SIGLIP, "google/siglip"), (BERT, "bert-base-uncased")])
+def test_vocabulary_beyond_the_embedding_is_refused(config, repository):
+    size = tokenizer_for(config, tower(), FILES).vocab_size
+    assert tokenizer_for(config, tower(size), FILES).vocab_size == size
+    with pytest.raises(UserError, match=f"has {size} tokens, but the text tower only {size - 1} embedd.*{repository}"):
+        tokenizer_for(config, tower(size - 1), FILES)
 
 
-@pytest.mark.parametrize("arguments", [(77, 513), (77, 49409), (1, 49408)])
-def test_impossible_sizes_are_refused(arguments):
-    with pytest.raises(UserError, match="must"):
-        ClipTokenizer(*arguments)
+def test_sentinels_need_no_embedding():
+    # Multilingual SigLIP has 250,000 embeddings for the 250,100 pieces of mT5, whose last 100 are sentinels.
+    files = {"spiece.model": mc4_like()}
+    size = tokenizer_for(SIGLIP, tower(), files).vocab_size
+    assert tokenizer_for(SIGLIP, tower(size - 10), files)(["<extra_id_0> dog"]).max() < size - 10
+    with pytest.raises(UserError, match="embeddings"):
+        tokenizer_for(SIGLIP, tower(size - 11), files)
 
 
-def test_one_string_for_a_list_is_refused():
-    with pytest.raises(UserError, match=r"not 'a dog'; \['a dog'\] would be"):
-        ClipTokenizer(77)("a dog")
+def test_tokens_added_to_a_tokenizer_json_count():
+    contents = json.loads(gemma_json())
+    size = 1 + max(contents["model"]["vocab"].values())
+    added = {"id": size, "content": "<new>", "single_word": False, "lstrip": False, "rstrip": False}
+    contents["added_tokens"].append(added | {"normalized": False, "special": True})
+    config = TokenizerConfig("tokenizer_json", "none", "tokenizer.json")
+    with pytest.raises(UserError, match=f"has {size + 1} tokens, but the text tower only {size} embeddings"):
+        tokenizer_for(config, tower(size), {"tokenizer.json": json.dumps(contents).encode()})
 
 
-def test_what_is_no_string_is_refused():
-    # In a process of its own: under pytest the type checker would object before the code under test does.
-    script = (
-        "from clip_jax.inputs.tokenizer import ClipTokenizer, UserError\n"
-        "for value in (None, b'a dog', float('nan')):\n"
-        "    try: ClipTokenizer(77)(['a dog', value])\n"
-        "    except UserError as error: print(error)\n"
-    )
-    root = Path(__file__).parents[2]
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=root)
-    assert run.stdout.splitlines() == [
-        "a text must be a string, not None of type NoneType",
-        "a text must be a string, not b'a dog' of type bytes",
-        "a text must be a string, not nan of type float",
-    ]
+@pytest.mark.parametrize("pad_id", [-1, 1000])
+@pytest.mark.parametrize("config", [TokenizerConfig, SIGLIP, BERT], ids=["clip", "siglip", "bert"])
+def test_padding_outside_the_embedding_is_refused(config, pad_id):
+    kind, clean, file = ("clip_bpe", "clip", None) if config is TokenizerConfig else (config.kind, "none", config.file)
+    with pytest.raises(UserError, match=f"{pad_id} is outside"):
+        tokenizer_for(TokenizerConfig(kind, clean, file, pad_id=pad_id), tower(), FILES)
 
 
-def test_tokenizer_for_a_model_is_built_once():
-    text = TextConfig(TransformerConfig(width=8, layers=1, heads=1), context_length=16, vocab_size=1000)
-    tokenizer = tokenizer_for(TokenizerConfig(), text)
-    assert tokenizer(["a dog"]).shape == (1, 16)
-    assert tokenizer.end_token == 999
-    assert tokenizer_for(TokenizerConfig(), text) is tokenizer
+@pytest.mark.parametrize("arguments", [("clip_bpe", "clip", "spiece.model"), ("sentencepiece", "siglip")])
+def test_config_with_and_without_file(arguments):
+    with pytest.raises(UserError, match="file belongs to the kinds sentencepiece and tokenizer_json, which need it"):
+        TokenizerConfig(*arguments)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from support.closeness import relative_error
 from support.torch_clip import params_from_transformers, transformers_clip
 
 from clip_jax.clip import Clip
@@ -72,12 +73,6 @@ def inputs(config: ClipConfig, batch: int = 5) -> tuple[np.ndarray, np.ndarray]:
 
 def torch_inputs(pixels: np.ndarray, tokens: np.ndarray) -> dict[str, Any]:
     return {"pixel_values": torch.tensor(pixels).permute(0, 3, 1, 2), "input_ids": torch.tensor(tokens).long()}
-
-
-def relative_error(ours, theirs) -> float:
-    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    assert ours.shape == theirs.shape
-    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
 @names

@@ -11,7 +11,7 @@ import pytest
 from clip_jax.models.two_tower import init_params
 from clip_jax.training.config import OptimizerConfig
 from clip_jax.training.optimizer import clamp_logit_scale, decayed, make_optimizer, make_schedule
-from clip_jax.weights.released import flatten
+from clip_jax.weights.tree import flatten
 
 
 def test_weights_decay_and_gains_and_biases_do_not(toy_config):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import clip_jax
-from clip_jax.weights.released import flatten
+from clip_jax.weights.tree import flatten
 
 STEPS = 30
 COMMAND = [

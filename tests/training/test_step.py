@@ -12,7 +12,7 @@ from clip_jax.training.config import DataConfig, ModelConfig, OptimizerConfig, T
 from clip_jax.training.optimizer import make_optimizer
 from clip_jax.training.state import abstract_state, init_state
 from clip_jax.training.step import make_step, normalise_pixels
-from clip_jax.weights.released import flatten
+from clip_jax.weights.tree import flatten
 
 CONFIG = TrainConfig(
     data=DataConfig("scenes:train"),

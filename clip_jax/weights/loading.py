@@ -1,0 +1,56 @@
+"""From what a user names to a checkpoint: a path in any layout, a training workdir, or a model of the hub."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from clip_jax.errors import UserError
+from clip_jax.presets import PRESETS
+from clip_jax.weights import released
+from clip_jax.weights.checkpoint import Checkpoint, Origin, in_memory
+from clip_jax.weights.evidence import Hints
+from clip_jax.weights.reading import read_checkpoint
+
+CHECKPOINTS = "checkpoints"  # the folder of a training workdir
+HUB = "hf-hub:"
+
+
+def find_checkpoint(
+    path_or_name: str | os.PathLike[str],
+    hints: Hints = Hints(),  # noqa: B008 (it is frozen)
+    revision: str | None = None,
+    token: str | None = None,
+    cache: Path | None = None,
+) -> Checkpoint:
+    """The model at a path, under a name of `list_pretrained()`, or at `hf-hub:OWNER/NAME[@REVISION]`.
+
+    Raises UserError for what does not exist, cannot be fetched, or is no model.
+    """
+    name = os.fspath(path_or_name)
+    path = Path(name).expanduser()
+    if path.exists():
+        return _read_path(path, hints)
+    # The table of names and the hub's client are needed for names only.
+    from clip_jax.weights.hub import download
+
+    if name.startswith(HUB):
+        repository, _, at = name.removeprefix(HUB).partition("@")
+        return read_checkpoint(download(repository, revision or at or None, token, cache), hints)
+    if name in PRESETS:
+        raise UserError(f"'{name}' is an architecture without weights; clip_jax.create makes a random one")
+    from clip_jax.weights.pretrained import get_pretrained
+
+    known = get_pretrained(name)
+    folder = download(known.repository, revision or known.revision, token, cache)
+    checkpoint = read_checkpoint(folder, hints if hints != Hints() else Hints(model=known.architecture))
+    if checkpoint.origin.configs:
+        return checkpoint
+    return replace(checkpoint, config=replace(checkpoint.config, preprocess=known.preprocess))
+
+
+def _read_path(path: Path, hints: Hints) -> Checkpoint:
+    if path.is_dir() and not released.is_released(path) and (path / CHECKPOINTS).is_dir():
+        from clip_jax.weights import checkpoints  # Orbax is needed for training checkpoints only
+
+        return in_memory(*checkpoints.read_model(path / checkpoints.FOLDER), Origin(), {})
+    return read_checkpoint(path, hints)

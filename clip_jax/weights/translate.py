@@ -1,0 +1,147 @@
+"""A file's tensors to our parameters and back, by a layout's table. Everything that does not fit is told at once."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+
+import jax
+import numpy as np
+
+from clip_jax.config import ClipConfig
+from clip_jax.errors import UserError
+from clip_jax.weights.checkpoint import Checkpoint, Origin, Parameter
+from clip_jax.weights.keys import COUNTER, Slot, Table, slots
+from clip_jax.weights.lazy_tensor import LazyTensor
+from clip_jax.weights.tree import parameter_shapes
+
+SHOWN_PROBLEMS = 40
+
+
+def gather(tensors: Mapping[str, LazyTensor], table: Table, config: ClipConfig, where: str) -> Checkpoint:
+    """Our parameters from a file's tensors, none of them read yet.
+
+    Raises UserError naming every key that is missing, left over, or of a shape or type that does not fit.
+    """
+    shapes = parameter_shapes(config)
+    # Counters of batch norms may be absent, as in files that were written for inference.
+    wanted = [s for s in slots(table, shapes | _counters(shapes), config) if not _is_counter(s) or s.key in tensors]
+    check(tensors, wanted, table, set(shapes), where)
+    counters, weights = (
+        [slot for slot in wanted if _is_counter(slot)],
+        [slot for slot in wanted if not _is_counter(slot)],
+    )
+    by_path: dict[str, list[Slot]] = {}
+    for slot in weights:
+        by_path.setdefault(slot.path, []).append(slot)
+    parameters = {path: _parameter(shapes[path], group, tensors) for path, group in by_path.items()}
+    origin = Origin(
+        table.name,
+        _dtypes(weights, parameters, tensors),
+        {slot.path: int(tensors[slot.key].read()) for slot in counters},
+        tensors[next(slot.key for slot in weights if slot.path == "logit_scale")].shape,
+    )
+    return Checkpoint(config, parameters, origin)
+
+
+def scatter(checkpoint: Checkpoint, table: Table) -> dict[str, LazyTensor]:
+    """A file's tensors from our parameters: the inverse of `gather`, with the types that the origin has on record."""
+    shapes = {path: parameter.shape for path, parameter in checkpoint.parameters.items()}
+    places = slots(table, shapes | _counters(shapes), checkpoint.config)
+    uncovered = shapes.keys() - {slot.path for slot in places}
+    if uncovered:
+        raise UserError(f"the layout {table.name} has no place for {', '.join(sorted(uncovered))}")
+    scalar_shape = checkpoint.origin.scalar_shape if checkpoint.origin.table == table.name else table.scalar_shape
+    return {slot.key: _file_tensor(checkpoint, slot, scalar_shape) for slot in places}
+
+
+def check(tensors: Mapping[str, LazyTensor], wanted: Sequence[Slot], table: Table, paths: set[str], where: str) -> None:
+    """Raises one UserError that names all that is wrong with a file's keys, shapes and types."""
+    keys = {slot.key for slot in wanted}
+    ignored = re.compile("|".join(f"(?:{pattern})$" for pattern in table.ignored) or r"(?!)")
+    problems = [("is missing", slot.key) for slot in wanted if slot.key not in tensors]
+    problems += [("is unknown", key) for key in tensors if key not in keys and not ignored.match(key)]
+    for slot in wanted:
+        tensor = tensors.get(slot.key)
+        if tensor is None:
+            continue
+        if tensor.shape != slot.shape and not (slot.shape == () and tensor.shape == (1,)):
+            problems.append((f"has shape {list(tensor.shape)}, not {list(slot.shape)}", slot.key))
+        if not _is_counter(slot) and not jax.numpy.issubdtype(tensor.dtype, jax.numpy.floating):
+            problems.append((f"is of type {tensor.dtype}, not floating-point", slot.key))
+    filled = {slot.path for slot in wanted}
+    problems += [("has no place in this layout", path) for path in sorted(paths - filled)]
+    if problems:
+        raise UserError(f"the weights in {where} do not fit the model: {'; '.join(_told(problems))}")
+
+
+def _told(problems: Sequence[tuple[str, str]]) -> Iterable[str]:
+    """Each problem; where there are many, those that differ only in numbers of the key as one."""
+    if len(problems) <= SHOWN_PROBLEMS:
+        return [f"{key} {problem}" for problem, key in problems]
+    groups = Counter((problem, re.sub(r"\d+", "*", key)) for problem, key in problems)
+    return [f"{key} {problem}" + (f" ({n} of these)" if n > 1 else "") for (problem, key), n in groups.items()]
+
+
+def _parameter(shape: tuple[int, ...], group: Sequence[Slot], tensors: Mapping[str, LazyTensor]) -> Parameter:
+    dtype = jax.numpy.result_type(*{tensors[slot.key].dtype for slot in group})
+    by_layer: dict[int | None, list[Slot]] = {}
+    for slot in group:
+        by_layer.setdefault(slot.layer, []).append(slot)
+
+    def fill(values: np.ndarray, layer: int | None) -> np.ndarray:
+        for slot in by_layer[layer]:
+            slot.take(values)[...] = slot.to_parameter(tensors[slot.key].read())
+        return values
+
+    @lru_cache(maxsize=1)  # of a file that stacks its layers as we do, where one layer cannot be read alone
+    def whole() -> np.ndarray:
+        return fill(np.empty(shape, dtype), None)
+
+    def read(layer: int | None) -> np.ndarray:
+        if None in by_layer:
+            return fill(np.empty(shape, dtype), None) if layer is None else whole()[layer]
+        if layer is not None:
+            return fill(np.empty(shape[1:], dtype), layer)
+        values = np.empty(shape, dtype)
+        for index in by_layer:
+            fill(values[index], index)
+        return values
+
+    return Parameter(shape, dtype, read)
+
+
+def _dtypes(
+    weights: Sequence[Slot], parameters: Mapping[str, Parameter], tensors: Mapping[str, LazyTensor]
+) -> dict[str, str]:
+    of_paths = {path: p.dtype.name for path, p in parameters.items() if p.dtype != np.float32}
+    exceptions = {
+        slot.name: tensors[slot.key].dtype.name
+        for slot in weights
+        if tensors[slot.key].dtype != parameters[slot.path].dtype
+    }
+    return of_paths | exceptions
+
+
+def _file_tensor(checkpoint: Checkpoint, slot: Slot, scalar_shape: tuple[int, ...]) -> LazyTensor:
+    if _is_counter(slot):
+        value = checkpoint.origin.buffers.get(slot.path, 0)
+        return LazyTensor((), np.dtype(np.int64), lambda: np.asarray(value, np.int64))
+    parameter = checkpoint.parameters[slot.path]
+    dtype = jax.numpy.dtype(checkpoint.origin.dtype_of(slot) or parameter.dtype)
+    shape = scalar_shape if slot.shape == () else slot.shape
+
+    def read() -> np.ndarray:
+        values = slot.to_file(slot.take(parameter.read(slot.layer))).astype(dtype, copy=False)
+        return np.asarray(values, order="C").reshape(shape)
+
+    return LazyTensor(shape, dtype, read)
+
+
+def _counters(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """A counter beside every batch norm's mean."""
+    return {path.removesuffix("mean") + COUNTER: () for path in shapes if path.endswith("/mean")}
+
+
+def _is_counter(slot: Slot) -> bool:
+    return slot.path.endswith(f"/{COUNTER}")
