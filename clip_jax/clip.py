@@ -88,7 +88,8 @@ class Clip:
     def apply_image(self, params: Params, pixels: Float[Array, "b size size 3"], *, intermediates: bool = False) -> Any:
         """Image embeddings [b, k], not normalised: a pure function of JAX arrays, for jit, grad, vmap and shardings.
 
-        With `intermediates`, also a dict: `layers` [layers, b, n, d] and `pre_projection` features [b, d].
+        With `intermediates`, also a dict: `layers` [layers, b, n, d], of a ResNet its stem and stages by name, each
+        [b, h, w, c], and `pre_projection` features [b, d].
         """
         with jax.default_matmul_precision(_precision(self.compute)):
             embedding, named = image_embedding(params, pixels, self.config, self.compute)

@@ -253,7 +253,8 @@ def list_models() -> Listing:
 def get_config(name: str) -> ClipConfig:
     """The config of a named architecture. Raises UserError for an unknown name, naming the nearest."""
     if name not in PRESETS:
-        raise UserError(f"unknown model '{name}'; {nearest(name, PRESETS)}")
+        hint = nearest(name, PRESETS)
+        raise UserError(f"unknown model '{name}'; {hint if '?' in hint else 'clip_jax.list_models() has the names'}")
     return PRESETS[name]
 
 

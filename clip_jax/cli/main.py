@@ -1,6 +1,7 @@
 """The command line `clip-jax`: finds the command, loads only that one, and turns user errors into one line."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -23,7 +24,8 @@ EXAMPLES = """examples:
   clip-jax demo
   clip-jax train --config=configs/scenes.py --workdir=runs/scenes
   clip-jax evaluate zero-shot --model runs/scenes --data runs/scenes/scenes/held_out
-  clip-jax classify star.jpg --labels 'red star,blue ring' --model runs/scenes"""
+  clip-jax classify star.jpg --labels 'red star,blue ring' --model runs/scenes
+  clip-jax convert ViT-B-32.pt released/ --to hf"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if (error.name or "").split(".")[0] not in TRAINING_PACKAGES:
             raise
         sys.exit(_fail(f"this command needs the package '{error.name}'; pip install '.[train]' in the repository"))
+    except BrokenPipeError:  # as in `clip-jax models | head`; nothing is left to say, nor anybody to hear it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("clip-jax: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -1,10 +1,14 @@
 """The tokenizer of a Hugging Face folder: which of ours gives its ids, and the files that give ours to transformers.
 
 transformers chooses a class by tokenizer_config.json, or else by the model's type; the class knows how texts are
-cleaned, the files know the words. Three differences from transformers 5.23 are meant. CLIP's texts are cleaned as
-CLIP was trained (encodings repaired, entities resolved), where CLIPTokenizer only lowers case and composes characters.
-A folder whose pad token is a word, as "!" in some of CLIP's, does not lose that word from its texts. SigLIP 2 of fixed
-resolution (model type siglip, GemmaTokenizer) lowers case, as it was trained and as Siglip2Tokenizer does.
+cleaned, the files know the words. Where ids differ from transformers 5.23, it is meant:
+
+- CLIP's texts are cleaned as CLIP was trained: encodings repaired, entities resolved, capital sigmas lowered by place.
+  CLIPTokenizer only composes characters and lowers them one by one.
+- A text that spells a special token has that token only where the vocabulary's own library finds it in texts.
+- A folder whose pad token is a word, as "!" in some of CLIP's, does not lose that word from its texts.
+- SigLIP 2 of fixed resolution (model type siglip, GemmaTokenizer) lowers case, as it was trained and as transformers'
+  Siglip2Tokenizer does.
 """
 
 import json
@@ -71,10 +75,8 @@ def tokenizer_files_for_hf(config: TokenizerConfig, text: TextConfig, files: Fil
         settings = _json_settings(config, files)
     else:
         settings = _sentencepiece_settings(config, files)
-        name = (
-            "spiece.model" if settings["tokenizer_class"] in ("SiglipTokenizer", "T5Tokenizer") else "tokenizer.model"
-        )
-        written[name] = written.pop(config.file)
+        spaced = settings["tokenizer_class"] in ("SiglipTokenizer", "T5Tokenizer")
+        written["spiece.model" if spaced else "tokenizer.model"] = written.pop(config.file)
     return written | {SETTINGS: _json(settings | {"model_max_length": text.context_length, "padding_side": "right"})}
 
 

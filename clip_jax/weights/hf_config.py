@@ -213,6 +213,7 @@ def _to_siglip(config: ClipConfig, vision: VisionConfig) -> dict[str, Any]:
             "max_position_embeddings": text.context_length,
             "projection_size": config.embed_dim,
             "pad_token_id": config.tokenizer.pad_id,
+            "bos_token_id": None,
             "eos_token_id": 1 if config.tokenizer.end_id is None else config.tokenizer.end_id,
         },
         "vision_config": {

@@ -54,7 +54,7 @@ PRETRAINED = _read_table()
 def get_pretrained(name: str) -> Pretrained:
     """The weights of that name. Raises UserError for an unknown one, naming the nearest."""
     if name not in PRETRAINED:
-        raise UserError(f"there are no pretrained weights '{name}'; {_hint(name)}")
+        raise UserError(f"there is no file, folder or pretrained model '{name}'; {_hint(name)}")
     return PRETRAINED[name]
 
 

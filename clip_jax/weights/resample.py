@@ -30,9 +30,7 @@ def resized(
     return checkpoint
 
 
-def resample_grid(
-    positions: Float[np.ndarray, "n d"], old: int, new: int, class_row: bool
-) -> Float[np.ndarray, "m d"]:
+def resample_grid(positions: Float[np.ndarray, "n d"], old: int, new: int, class_row: bool) -> Float[np.ndarray, "m d"]:
     """Positions of an old x old grid on a new x new grid; a first row that belongs to no patch stays as it is.
 
     Source: open_clip `resize_pos_embed`, torch's bicubic interpolation with antialias and without aligned corners.

@@ -240,7 +240,7 @@ def _big_vision(scanned: bool) -> tuple[Row, ...]:
 
 # Buffers that follow from the architecture, and sizes that OpenAI's archives keep as tensors.
 POSITIONS = r".*\bposition_ids"
-MASK = r"(text\.)?attn_mask"
+MASK = r"(.*\.)?attn_mask"
 OPENAI_SIZES = r"input_resolution|context_length|vocab_size"
 
 

@@ -20,7 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from support.open_clip_shim import import_open_clip  # pyright: ignore[reportMissingImports]
 
-from clip_jax.inputs.tokenizer import ClipTokenizer
+from clip_jax.inputs.clip_tokenizer import ClipTokenizer
 
 WARM_PASSES = 5
 Tokenizer = Callable[[list[str]], np.ndarray]
@@ -45,6 +45,7 @@ def draw_captions(count: int, seed: int) -> dict[str, list[str]]:
         "plain ASCII": plain,
         "with entities": [text.replace(" ", " &amp; ", 1) for text in plain],
         "with curly quotes": [f"\u201c{text}\u201d" for text in plain],
+        "with emoji": [text.replace(" ", " 😀 👩‍🚀 ", 1) for text in plain],
         "not English": [caption(other_words) for _ in range(count)],
         "wrongly decoded": [(text + " café größe").encode().decode("cp1252", "replace") for text in plain],
         "over-long": [" ".join(plain[i : i + 12]) for i in range(0, count, 6)],

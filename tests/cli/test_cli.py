@@ -102,7 +102,10 @@ WRONG = {
         "label 'a' stands 2 times",
     ),
     "empty label": (["classify", "{pictures}/cat/a.png", "--labels", "a,,b", "--model", "{model}"], "not empty"),
-    "no model": (["classify", "{pictures}/cat/a.png", "--labels", "a", "--model", "nope"], "there is no model 'nope'"),
+    "no model": (
+        ["classify", "{pictures}/cat/a.png", "--labels", "a", "--model", "nope"],
+        "there is no file, folder or pretrained model 'nope'",
+    ),
     "preset as model": (
         ["classify", "{pictures}/cat/a.png", "--labels", "a", "--model", "ViT-B-32"],
         "architecture without weights",

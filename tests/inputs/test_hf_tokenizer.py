@@ -22,7 +22,7 @@ from clip_jax.inputs.hf_tokenizer import (
 )
 from clip_jax.inputs.tokenizer import tokenizer_for
 
-TEXTS = [well_formed(text) for text in varied_texts(1200, seed=9)]  # transformers takes no lone surrogates
+TEXTS = [well_formed(text) for text in varied_texts(700, seed=9)]  # transformers takes no lone surrogates
 MAP = "special_tokens_map.json"
 CLIP = TokenizerConfig(pad_id=49407)
 SIGLIP = TokenizerConfig("sentencepiece", "siglip", "spiece.model", pad_id=1, end_id=1)
@@ -102,7 +102,7 @@ def common_to_clip():
         ({"tokenizer.json": gemma_json()} | settings("GemmaTokenizer"), None, replace(SIGLIP2, clean="none")),
         ({"tokenizer.model": gemma_like()} | settings("GemmaTokenizer"), "siglip", GEMMA),
         ({"tokenizer.json": bert_like()} | settings("BertTokenizer", pad_token="[PAD]"), "clip", BERT),
-        ({"tokenizer.json": bert_like()} | settings(None, pad_token={"content": "[SEP]"}), None, replace(BERT, pad_id=3)),
+        ({"tokenizer.json": bert_like()} | settings(None, pad_token={"content": "[SEP]"}), "", replace(BERT, pad_id=3)),
         ({"tokenizer.json": xlm_like()} | settings("XLMRobertaTokenizer"), "metaclip_2", XLM),
         ({"tokenizer.json": xlm_like(), MAP: b'{"pad_token": "</s>"}'}, None, replace(XLM, pad_id=2)),
         ({"vocab.txt": b"[PAD]\n"}, None, BERT),
@@ -152,7 +152,7 @@ def test_clip_ids_are_those_of_transformers(tmp_path, vocab_size, without):
     assert type(reference).__name__ == "CLIPTokenizer"
     assert (reference.model_max_length, reference.padding_side) == (24, "right")
     same = [text for text in common_to_clip() if repaired(text) == unicodedata.normalize("NFC", text)]
-    assert len(same) > 400
+    assert len(same) > 200
     config = tokenizer_config_from_files(files, "clip")
     assert config == TokenizerConfig(pad_id=vocab_size - 1)
     assert different(same, tokenizer_for(config, tower(vocab_size))(same), rows(reference, same)) == []
@@ -175,7 +175,7 @@ def test_pad_token_that_is_a_word_costs_texts_that_word_in_transformers_only(tmp
 def test_open_clip_loads_the_exported_clip(open_clip, tmp_path, clip_files):
     reference = open_clip.tokenizer.HFTokenizer(folder(tmp_path, clip_files, "clip"), context_length=24, clean="lower")
     texts = common_to_clip()
-    assert len(texts) > 800
+    assert len(texts) > 450
     assert different(texts, tokenizer_for(CLIP, tower(49408))(texts), reference(texts).numpy()) == []
 
 

@@ -8,7 +8,7 @@ from support.open_clip_shim import import_open_clip
 from support.tokenizer_models import bert_like, gemma_json, write, xlm_like
 from support.varied_texts import varied_texts
 
-from clip_jax.config import TokenizerConfig
+from clip_jax.config import Cleaning, TokenizerConfig
 from clip_jax.errors import UserError
 from clip_jax.inputs.clean import well_formed
 from clip_jax.inputs.json_tokenizer import JsonTokenizer
@@ -17,7 +17,7 @@ TEXTS = [well_formed(text) for text in varied_texts(2000, seed=6)]  # transforme
 CONTEXT = 24
 
 # Tokenizer, padding, the model type and classes that transformers takes it for, and how these clean a text.
-KINDS = {
+KINDS: dict[str, tuple[bytes, int, str, str, Cleaning]] = {
     "bert": (bert_like(), 0, "bert", "BertTokenizer", "none"),
     "bert, any class": (bert_like(), 0, "clip", "PreTrainedTokenizerFast", "none"),
     "xlm": (xlm_like(), 1, "metaclip_2", "XLMRobertaTokenizer", "none"),
@@ -37,7 +37,7 @@ def open_clip():
     return import_open_clip()
 
 
-def config(clean="none", pad_id=0, zeroed_id=None) -> TokenizerConfig:
+def config(clean: Cleaning = "none", pad_id: int = 0, zeroed_id: int | None = None) -> TokenizerConfig:
     return TokenizerConfig("tokenizer_json", clean, "tokenizer.json", pad_id=pad_id, zeroed_id=zeroed_id)
 
 

@@ -12,7 +12,7 @@ from support.open_clip_shim import import_open_clip
 from support.tokenizer_models import c4_like, gemma_like, mc4_like, write
 from support.varied_texts import varied_texts
 
-from clip_jax.config import TokenizerConfig
+from clip_jax.config import Cleaning, TokenizerConfig
 from clip_jax.errors import UserError
 from clip_jax.inputs.clean import well_formed
 from clip_jax.inputs.sentencepiece_tokenizer import SentencepieceTokenizer
@@ -21,11 +21,11 @@ TEXTS = [well_formed(text) for text in varied_texts(2000, seed=5)]  # transforme
 CONTEXT = 24
 
 
-def siglip(clean="siglip", pad_id=1) -> TokenizerConfig:
+def siglip(clean: Cleaning = "siglip", pad_id: int = 1) -> TokenizerConfig:
     return TokenizerConfig("sentencepiece", clean, "spiece.model", pad_id=pad_id, end_id=1)
 
 
-def gemma(clean="lower") -> TokenizerConfig:
+def gemma(clean: Cleaning = "lower") -> TokenizerConfig:
     return TokenizerConfig("sentencepiece", clean, "tokenizer.model", pad_id=0, end_id=1)
 
 

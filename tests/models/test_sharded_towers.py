@@ -98,13 +98,12 @@ def test_same_loss_gradients_and_statistics(config):
         assert {shard.data.shape for shard in leaf.addressable_shards} == {shape}
     with jax.set_mesh(mesh):
         (value, statistics), gradients = step(placed, *(jax.device_put(x, batch_sharding(mesh)) for x in batch), mesh)
-    print(value, expected, float(value)/float(expected)-1)
+    assert value == pytest.approx(float(expected), rel=1e-6)
     assert bool(statistics) is (config is RESNET)
-    ab=[]
     for (path, ours), reference in zip(
         jax.tree.leaves_with_path((gradients, statistics)),
         jax.tree.leaves((expected_gradients, expected_statistics)),
         strict=True,
     ):
-        ab.append((float(np.abs(ours-reference).max()/(np.abs(reference).max()+1e-30)),jax.tree_util.keystr(path)))
-    print(sorted(ab)[-4:])
+        # Batch norm takes differences of sums, which meshes add in another order.
+        np.testing.assert_allclose(ours, reference, rtol=0, atol=2e-5 * np.abs(reference).max(), err_msg=str(path))

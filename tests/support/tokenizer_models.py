@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 from support.varied_texts import PLAIN, SCRIPTS
@@ -58,7 +59,7 @@ def gemma_like() -> bytes:
     return _train(model_type="bpe", vocab_size=500, byte_fallback=True, split_digits=True, **names, **ids, **as_it_is)
 
 
-def _train(**options: object) -> bytes:
+def _train(**options: Any) -> bytes:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences()), model_writer=model, minloglevel=2, hard_vocab_limit=False, **options

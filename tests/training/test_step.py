@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from clip_jax.models.two_tower import Params
+from clip_jax.config import ResNetConfig
+from clip_jax.models.two_tower import Params, init_params
 from clip_jax.sharding import MeshConfig, make_mesh
 from clip_jax.training.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from clip_jax.training.optimizer import make_optimizer
@@ -30,9 +31,10 @@ def run(config: TrainConfig, model, mesh_config: MeshConfig, devices, updates: i
     state = jax.jit(lambda: init_state(model, optimizer, 0), out_shardings=shardings)()
     step = make_step(config, model, optimizer, mesh, shardings)
     rng = np.random.default_rng(0)
+    size = model.vision.image_size
     figures = []
     for _ in range(updates):
-        pixels = rng.integers(0, 256, (16, 16, 16, 3), dtype=np.uint8)
+        pixels = rng.integers(0, 256, (16, size, size, 3), dtype=np.uint8)
         tokens = rng.integers(1, 699, (16, 12)).astype(np.int32)
         tokens[np.arange(16), rng.integers(3, 12, 16)] = 699
         state, metrics = step(state, pixels, tokens)
@@ -55,6 +57,51 @@ def test_every_mesh_makes_the_same_updates(toy_config, on_one_device, mesh):
     for name, leaf in flatten(params).items():
         # Adam divides by the gradient's size, which makes much of float32's rounding where a gradient is nearly zero.
         np.testing.assert_allclose(leaf, flatten(expected_params)[name], atol=2e-4, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def resnet_config(toy_config):
+    return replace(toy_config, vision=ResNetConfig(64, layers=(1, 1, 1, 1), width=4, heads=4))
+
+
+def test_batch_norm_on_a_mesh(resnet_config):
+    """Statistics are the whole batch's, not a device's share of it."""
+    params, figures = run(CONFIG, resnet_config, MeshConfig(2, 2, 2), devices=8)
+    expected_params, expected = run(CONFIG, resnet_config, MeshConfig(), devices=1)
+    for here, there in zip(figures, expected, strict=True):
+        assert here == pytest.approx(there, rel=1e-4)
+    for name, leaf in flatten(params).items():
+        if name.endswith(("mean", "variance")):
+            np.testing.assert_allclose(leaf, flatten(expected_params)[name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_statistics_of_an_update_are_pytorchs(resnet_config):
+    """Those of the first batch norm, whose input no update has touched yet; weight decay and AdamW leave them alone."""
+    torch = pytest.importorskip("torch")
+    first = init_state(resnet_config, make_optimizer(CONFIG.optimizer, 1), 0)["params"]["visual"]["stem"]
+    params, _ = run(CONFIG, resnet_config, MeshConfig(), devices=1, updates=1)
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
+    images = torch.tensor(np.asarray(normalise_pixels(jax.numpy.asarray(pixels), resnet_config.preprocess)))
+    kernel = torch.tensor(np.asarray(first["conv_1"]["kernel"])).permute(3, 2, 0, 1)
+    x = torch.nn.functional.conv2d(images.permute(0, 3, 1, 2), kernel, stride=2, padding=1)
+    norm = torch.nn.BatchNorm2d(2).train()
+    norm(x)
+    ours = params["visual"]["stem"]["norm_1"]
+    np.testing.assert_allclose(ours["mean"], norm.running_mean, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(ours["variance"], norm.running_var, rtol=1e-5)
+
+
+def test_what_has_no_gradient_stays(resnet_config):
+    """AdamW moves a kernel even where its gradient is zero, which is weight decay, but no gain and no statistic."""
+    shapes = jax.eval_shape(lambda: init_params(resnet_config, jax.random.key(0)))
+    params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
+    optimizer = make_optimizer(CONFIG.optimizer, CONFIG.steps)
+    zeros = jax.tree.map(np.zeros_like, params)
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    for name, update in flatten(updates).items():
+        last = name.split("/")[-1]
+        stays = last in ("mean", "variance", "scale", "bias", "logit_scale")
+        assert np.any(update) != stays, name
 
 
 @pytest.mark.parametrize(("layers", "remat"), [("scan", "block"), ("unroll", "dots")])

@@ -98,4 +98,4 @@ def test_list_pretrained_is_a_list_and_a_table():
 def test_unknown_name(name, hint):
     with pytest.raises(UserError) as caught:
         get_pretrained(name)
-    assert str(caught.value) == f"there are no pretrained weights '{name}'; {hint}"
+    assert str(caught.value) == f"there is no file, folder or pretrained model '{name}'; {hint}"

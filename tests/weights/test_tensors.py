@@ -298,7 +298,7 @@ def test_damage_is_an_error_or_a_result(tmp_path, kind, how):
     rng = random.Random(0)
     outcomes = []
     tracemalloc.start()
-    for _ in range(300):
+    for _ in range(300 if how is damage else 150):
         (tmp_path / "x").write_bytes(how(content, rng))
         tracemalloc.reset_peak()
         start = time.perf_counter()
@@ -307,4 +307,4 @@ def test_damage_is_an_error_or_a_result(tmp_path, kind, how):
         assert tracemalloc.get_traced_memory()[1] < 2**28
     tracemalloc.stop()
     assert not any("\n" in message for message in outcomes)
-    assert len(outcomes) - outcomes.count("read") > 100
+    assert len(outcomes) - outcomes.count("read") > 50
