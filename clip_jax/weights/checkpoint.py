@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -77,11 +78,11 @@ def in_memory(
 
 def _array_parameter(leaf: Any, dtype: str | None) -> Parameter:
     stored = leaf.dtype if dtype is None else jax.numpy.dtype(dtype)
+    return Parameter(leaf.shape, stored, partial(_read, leaf, stored))
 
-    def read(layer: int | None) -> np.ndarray:
-        return np.asarray(leaf if layer is None else leaf[layer]).astype(stored, copy=False)
 
-    return Parameter(leaf.shape, stored, read)
+def _read(leaf: Any, dtype: np.dtype, layer: int | None) -> np.ndarray:
+    return np.asarray(leaf if layer is None else leaf[layer]).astype(dtype, copy=False)
 
 
 def _fits(leaves: Mapping[str, Any], name: str, dtype: str) -> bool:
@@ -99,4 +100,5 @@ def _fits(leaves: Mapping[str, Any], name: str, dtype: str) -> bool:
     values, narrow = np.asarray(values), jax.numpy.dtype(dtype)
     if narrow.itemsize > values.dtype.itemsize:
         return False
-    return np.array_equal(values, values.astype(narrow).astype(values.dtype), equal_nan=True)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and so is not equal
+        return np.array_equal(values, values.astype(narrow).astype(values.dtype), equal_nan=True)

@@ -235,7 +235,7 @@ def from_hf_processor(processor: Values | None, image_size: int, siglip: bool) -
     default = {"height": image_size, "width": image_size} if siglip else {"shortest_edge": image_size}
     size = values.get("size", default)
     if isinstance(size, int):
-        size = {"height": size, "width": size} if siglip or not crops else {"shortest_edge": size}
+        size = {"shortest_edge": size}
     crop = values.get("crop_size", image_size)
     crop = (crop, crop) if isinstance(crop, int) else (crop.get("height"), crop.get("width"))
     sides = set(size.values()) | (set(crop) if crops else set())
@@ -281,8 +281,10 @@ def to_hf_processor(config: ClipConfig) -> dict[str, Any]:
 
 
 def _tower(config: Values, name: str, defaults: Values) -> dict[str, Any]:
-    # Files written before 2023 have a second dict, which overrules the first.
-    given = (config.get(f"{name}_config") or {}) | (config.get(f"{name}_config_dict") or {})
+    given, overruling = (config.get(f"{name}_{kind}") for kind in ("config", "config_dict"))
+    given = given or {}
+    if overruling is not None:  # in files from before 2023; even what it leaves out overrules
+        given = given | dict(defaults) | overruling
     return dict(defaults) | {key: value for key, value in given.items() if value is not None or key not in defaults}
 
 

@@ -5,6 +5,7 @@ Source: open_clip 3.3.0, `CLIPVisionCfg`, `CLIPTextCfg`, `PreprocessCfg`; timm's
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from clip_jax.config import (
@@ -20,6 +21,7 @@ from clip_jax.config import (
     VisionConfig,
 )
 from clip_jax.errors import UserError
+from clip_jax.presets import PRESETS
 
 # Keys of a tower that change what is computed, with the values that leave it as it is here.
 PLAIN_TOWER: dict[str, Any] = {
@@ -68,6 +70,7 @@ MODEL_KEYS = {
     *("nonscalar_logit_scale", "cast_dtype", "output_dict"),
 }
 BERT_SEPARATOR = 102  # [SEP] of bert-base-uncased, whose CLIPA models are the ones that strip it
+KNOWN_TOKENIZERS = {preset.tokenizer.repository: preset.tokenizer for preset in PRESETS.values()}
 POOLING = {"argmax": "argmax", "last": "last", "eos": "end_token"}
 
 # timm's SigLIP towers: width, layers, heads, MLP ratio; and the sizes that it builds with the tanh GELU.
@@ -196,8 +199,9 @@ def _timm_vision(vision: Mapping[str, Any], image_size: int) -> VisionConfig:
     match = TIMM_NAME.match(name)
     if not match or match["size"] not in TIMM_SIZES or vision.get("timm_pool") != "map":
         raise UserError(f"the vision tower is timm's '{name}'; of timm's, SigLIP's with pooling map can be read")
-    if vision.get("timm_proj") not in ("none", "", None):
-        raise UserError(f"the projection '{vision['timm_proj']}' of a timm tower cannot be read; 'none' can")
+    projection = vision.get("timm_proj", "linear")
+    if projection != "none":
+        raise UserError(f"the projection '{projection}' of a timm tower cannot be read; 'none' can")
     width, layers, heads, ratio = TIMM_SIZES[match["size"]]
     tanh = f"{match['size']}_patch{match['patch']}_{match['resolution']}" in TIMM_TANH
     return VisionConfig(
@@ -241,13 +245,12 @@ def _tokenizer(text: Mapping[str, Any]) -> TokenizerConfig:
     if not (repository := text.get("hf_tokenizer_name")):
         return TokenizerConfig()
     options = text.get("tokenizer_kwargs") or {}
-    return TokenizerConfig(
-        kind="tokenizer_json",
+    known = KNOWN_TOKENIZERS.get(repository, TokenizerConfig("tokenizer_json", file="tokenizer.json"))
+    return replace(
+        known,
         clean=options.get("clean", "whitespace"),
-        file="tokenizer.json",
         repository=repository,
         zeroed_id=BERT_SEPARATOR if options.get("strip_sep_token") else None,
-        pad_id=1 if text.get("vocab_size") in (32_000, 250_000) and text.get("pool_type") == "last" else 0,
     )
 
 
@@ -279,20 +282,22 @@ def _to_vision(vision: VisionConfig | ResNetConfig) -> dict[str, Any]:
 
 
 def timm_name(vision: VisionConfig) -> str:
-    """Timm's name of a SigLIP vision tower. Raises UserError where timm has none of these sizes."""
+    """The name in timm of a SigLIP vision tower. Raises UserError where timm has none of these sizes.
+
+    open_clip builds the tower for the image size in the name, whatever its own config says.
+    """
     stack = vision.transformer
-    for size, (width, layers, heads, ratio) in TIMM_SIZES.items():
+    sizes = (stack.width, stack.layers, stack.heads, stack.mlp_ratio)
+    for size, timm_sizes in TIMM_SIZES.items():
         key = f"{size}_patch{vision.patch_size}"
-        sizes = (stack.width, stack.layers, stack.heads, stack.mlp_ratio, stack.norm_epsilon)
-        if key not in TIMM_RESOLUTIONS or sizes != (width, layers, heads, ratio, 1e-6):
-            continue
-        # The activation hangs on the resolution in the name; the image size itself may differ from it.
-        for resolution in sorted(TIMM_RESOLUTIONS[key], key=lambda r: abs(r - vision.image_size)):
-            if (stack.activation == "gelu_tanh") == (f"{key}_{resolution}" in TIMM_TANH):
-                return f"vit_{key}_siglip_{resolution}"
+        activation = "gelu_tanh" if f"{key}_{vision.image_size}" in TIMM_TANH else "gelu"
+        known = vision.image_size in TIMM_RESOLUTIONS.get(key, ())
+        if known and (sizes, stack.norm_epsilon, stack.activation) == (timm_sizes, 1e-6, activation):
+            return f"vit_{key}_siglip_{vision.image_size}"
     raise UserError(
         f"open_clip builds SigLIP's vision tower by timm's names, and timm has none with width {stack.width}, "
-        f"{stack.layers} layers, patches of {vision.patch_size} and {stack.activation}; write the layout hf"
+        f"{stack.layers} layers, {stack.activation}, and patches of {vision.patch_size} in images of "
+        f"{vision.image_size} pixels; write the layout hf"
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from clip_jax.config import ClipConfig, TokenizerConfig
 from clip_jax.errors import UserError
-from clip_jax.inputs.hf_tokenizer import TOKENIZER_FILES, tokenizer_config_from_files
+from clip_jax.inputs.hf_tokenizer import TOKENIZER_FILES, special_token_id, tokenizer_config_from_files
 from clip_jax.weights import released
 from clip_jax.weights.checkpoint import Checkpoint
 from clip_jax.weights.evidence import Hints, big_vision_facts, config_from_shapes, openai_facts
@@ -92,7 +92,11 @@ def _open_clip_tokenizer(tokenizer: TokenizerConfig, files: Mapping[str, bytes])
     if tokenizer.kind == "clip_bpe" or not files:
         return tokenizer
     found = tokenizer_config_from_files(files)
-    return replace(found, clean=tokenizer.clean, repository=tokenizer.repository, zeroed_id=tokenizer.zeroed_id)
+    if found.kind == "clip_bpe":
+        return found
+    separator = special_token_id(files, "sep_token")
+    zeroed = None if tokenizer.zeroed_id is None else separator or tokenizer.zeroed_id
+    return replace(found, clean=tokenizer.clean, repository=tokenizer.repository, zeroed_id=zeroed)
 
 
 def _read_hf(folder: Path, weights: Path, file: TensorFile) -> Checkpoint:

@@ -6,10 +6,10 @@ that is no part of this package has its files beside.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -69,7 +69,10 @@ def read(folder: Path) -> Checkpoint:
     shapes = parameter_shapes(config)
     table = Table("clip_jax", tuple(Row(path, path) for path in shapes), ignored=(rf".*/{COUNTER}",))
     check(tensors, slots(table, shapes, config), table, set(shapes), str(folder))
-    parameters = {path: _parameter(folder / WEIGHTS, path, tensors[path]) for path in shapes}
+    parameters = {
+        path: Parameter(shape, tensors[path].dtype, partial(_read, folder / WEIGHTS, path, tensors[path]))
+        for path, shape in shapes.items()
+    }
     return Checkpoint(config, parameters, origin, files)
 
 
@@ -88,14 +91,11 @@ def _tensor(parameter: Parameter) -> LazyTensor:
     return LazyTensor(parameter.shape, parameter.dtype, lambda: np.asarray(parameter.read(None), order="C"))
 
 
-def _parameter(path: Path, name: str, tensor: LazyTensor) -> Parameter:
-    def read(layer: int | None) -> np.ndarray:
-        if layer is None:
-            return tensor.read()
-        try:
-            with safe_open(path, "numpy") as file:
-                return file.get_slice(name)[layer]
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path} is damaged: {error}") from error
-
-    return Parameter(tensor.shape, jax.numpy.dtype(tensor.dtype), read)
+def _read(path: Path, name: str, tensor: LazyTensor, layer: int | None) -> np.ndarray:
+    if layer is None:
+        return tensor.read()
+    try:
+        with safe_open(path, "numpy") as file:
+            return file.get_slice(name)[layer]
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error

@@ -3,7 +3,8 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import jax
 import numpy as np
@@ -84,31 +85,47 @@ def _told(problems: Sequence[tuple[str, str]]) -> Iterable[str]:
 
 
 def _parameter(shape: tuple[int, ...], group: Sequence[Slot], tensors: Mapping[str, LazyTensor]) -> Parameter:
-    dtype = jax.numpy.result_type(*{tensors[slot.key].dtype for slot in group})
+    dtype = _common_dtype({tensors[slot.key].dtype for slot in group})
     by_layer: dict[int | None, list[Slot]] = {}
     for slot in group:
         by_layer.setdefault(slot.layer, []).append(slot)
+    return Parameter(shape, dtype, _Pieces(shape, dtype, by_layer, tensors).read)
 
-    def fill(values: np.ndarray, layer: int | None) -> np.ndarray:
-        for slot in by_layer[layer]:
-            slot.take(values)[...] = slot.to_parameter(tensors[slot.key].read())
-        return values
 
-    @lru_cache(maxsize=1)  # of a file that stacks its layers as we do, where one layer cannot be read alone
-    def whole() -> np.ndarray:
-        return fill(np.empty(shape, dtype), None)
+@dataclass(frozen=True, eq=False)
+class _Pieces:
+    """One parameter in a file: the slots of each layer, or of None where tensors are of all layers at once."""
 
-    def read(layer: int | None) -> np.ndarray:
-        if None in by_layer:
-            return fill(np.empty(shape, dtype), None) if layer is None else whole()[layer]
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    by_layer: Mapping[int | None, Sequence[Slot]]
+    tensors: Mapping[str, LazyTensor]
+
+    def read(self, layer: int | None) -> np.ndarray:
+        if layer in self.by_layer and layer is not None:
+            return self._fill(np.empty(self.shape[1:], self.dtype), layer)
         if layer is not None:
-            return fill(np.empty(shape[1:], dtype), layer)
-        values = np.empty(shape, dtype)
-        for index in by_layer:
-            fill(values[index], index)
+            return self._whole[layer]
+        values = np.empty(self.shape, self.dtype)
+        for index in self.by_layer:
+            self._fill(values if index is None else values[index], index)
         return values
 
-    return Parameter(shape, dtype, read)
+    @cached_property  # of a file that stacks its layers as we do, where one layer cannot be read alone
+    def _whole(self) -> np.ndarray:
+        return self.read(None)
+
+    def _fill(self, values: np.ndarray, layer: int | None) -> np.ndarray:
+        for slot in self.by_layer[layer]:
+            slot.take(values)[...] = slot.to_parameter(self.tensors[slot.key].read())
+        return values
+
+
+def _common_dtype(dtypes: set[np.dtype]) -> np.dtype:
+    """A type that holds the values of all of these without loss; JAX's own rules know no float64 by default."""
+    if len(dtypes) == 1:
+        return next(iter(dtypes))
+    return np.dtype(np.float64 if np.dtype(np.float64) in dtypes else np.float32)
 
 
 def _dtypes(
@@ -130,12 +147,12 @@ def _file_tensor(checkpoint: Checkpoint, slot: Slot, scalar_shape: tuple[int, ..
     parameter = checkpoint.parameters[slot.path]
     dtype = jax.numpy.dtype(checkpoint.origin.dtype_of(slot) or parameter.dtype)
     shape = scalar_shape if slot.shape == () else slot.shape
+    return LazyTensor(shape, dtype, partial(_read_slot, parameter, slot, dtype, shape))
 
-    def read() -> np.ndarray:
-        values = slot.to_file(slot.take(parameter.read(slot.layer))).astype(dtype, copy=False)
-        return np.asarray(values, order="C").reshape(shape)
 
-    return LazyTensor(shape, dtype, read)
+def _read_slot(parameter: Parameter, slot: Slot, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    values = slot.to_file(slot.take(parameter.read(slot.layer))).astype(dtype, copy=False)
+    return np.asarray(values, order="C").reshape(shape)
 
 
 def _counters(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,10 @@ def write_checkpoint(checkpoint: Checkpoint, target: Path, layout: str, overwrit
         written_whole(target, overwrite, replaced=MODEL_FILES) as folder,
         tqdm(total=len(tensors), unit=" tensors", delay=PROGRESS_AFTER_SECONDS, leave=False) as progress,
     ):
-        watched = {name: _watched(name, tensor, strange, progress) for name, tensor in tensors.items()}
+        watched = {
+            name: replace(tensor, read=partial(_read_watched, name, tensor, strange, progress))
+            for name, tensor in tensors.items()
+        }
         write_safetensors(folder / weights, watched, metadata)
         for name, content in files.items():
             (folder / name).write_bytes(content)
@@ -160,12 +164,9 @@ def _json_files(values: Mapping[str, Any]) -> Files:
     return {name: (json.dumps(value, indent=2) + "\n").encode() for name, value in values.items()}
 
 
-def _watched(name: str, tensor: LazyTensor, strange: list[str], progress: tqdm) -> LazyTensor:
-    def read() -> np.ndarray:
-        values = tensor.read()
-        if not is_finite(values):
-            strange.append(name)
-        progress.update()
-        return values
-
-    return replace(tensor, read=read)
+def _read_watched(name: str, tensor: LazyTensor, strange: list[str], progress: tqdm) -> np.ndarray:
+    values = tensor.read()
+    if not is_finite(values):
+        strange.append(name)
+    progress.update()
+    return values

@@ -34,6 +34,7 @@ from support.torch_clip import params_from_open_clip  # pyright: ignore[reportMi
 
 from clip_jax.clip import Clip
 from clip_jax.config import ClipConfig, ComputeConfig
+from clip_jax.model_size import flops
 from clip_jax.presets import get_config, list_models
 
 REFERENCE = "open_clip float32"
@@ -85,14 +86,6 @@ def matmul_sides() -> dict[str, Callable[[], Any]]:
     }
 
 
-def encoder_flops(config: ClipConfig) -> float:
-    """Floating-point operations of the matrix products of one image, two for each multiply and add."""
-    stack, tokens = config.vision.transformer, config.vision.patches + 1
-    block = tokens * stack.width * (4 * stack.width + 2 * stack.mlp_width) + 2 * tokens**2 * stack.width
-    patches = config.vision.patches * 3 * config.vision.patch_size**2 * stack.width
-    return 2.0 * (patches + stack.layers * block + stack.width * config.embed_dim)
-
-
 def cpu_model() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
@@ -123,7 +116,7 @@ def measure(name: str, batch_size: int, repetitions: int) -> dict[str, Any]:
             "min_seconds": min(seconds),
             "images_per_second": batch_size / statistics.median(seconds),
             "times_open_clip_float32": reference / statistics.median(seconds),
-            "gigaflops": encoder_flops(config) * batch_size / statistics.median(seconds) / 1e9,
+            "gigaflops": flops(config).image * batch_size / statistics.median(seconds) / 1e9,
             "relative_error": errors[label],
         }
         for label, seconds in times.items()

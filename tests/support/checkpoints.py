@@ -22,13 +22,31 @@ WORDS = {"context_length": 9, "vocab_size": 60, "width": 40, "heads": 5, "layers
 IMAGE = {"image_size": 37, "patch_size": 8, "width": 32, "head_width": 16, "layers": 2}
 RESNET = {"image_size": 64, "layers": [2, 1, 2, 1], "width": 16, "patch_size": None}
 TOY = "vit_toy_patch8_siglip_32"  # a small SigLIP, which `toy_siglip` teaches timm and us
-MAP = {"image_size": 32, "timm_model_name": TOY, "timm_model_pretrained": False, "timm_pool": "map", "timm_proj": "none"}
-MAP_WORDS = {**WORDS, "width": 48, "heads": 4, "no_causal_mask": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6}}
+MAP = {
+    "image_size": 32,
+    "timm_model_name": TOY,
+    "timm_model_pretrained": False,
+    "timm_pool": "map",
+    "timm_proj": "none",
+}
+MAP_WORDS = {
+    **WORDS,
+    "width": 48,
+    "heads": 4,
+    "no_causal_mask": True,
+    "pool_type": "last",
+    "norm_kwargs": {"eps": 1e-6},
+}
 SQUASH = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "resize_mode": "squash"}
 
 # open_clip's model_cfg by the released model that has its peculiarities, every size smaller.
 OPEN_CLIP: dict[str, Config] = {
-    "ViT-B-32-quickgelu": {"embed_dim": 24, "quick_gelu": True, "vision_cfg": IMAGE, "text_cfg": WORDS},
+    "ViT-B-32-quickgelu": {
+        "embed_dim": 24,
+        "quick_gelu": True,
+        "vision_cfg": IMAGE,
+        "text_cfg": {**WORDS, "context_length": 16, "vocab_size": 49408},
+    },
     "ViT-M-16-alt": {"embed_dim": 24, "vision_cfg": {**IMAGE, "ls_init_value": 1e-4}, "text_cfg": WORDS},
     "ViT-g-14": {  # heads 88 wide, an MLP that is no whole multiple of the width
         "embed_dim": 24,
@@ -143,6 +161,9 @@ def open_clip_model(config: Config, seed: int = 0) -> Any:
         for index, (name, buffer) in enumerate(model.named_buffers()):
             if name.endswith("num_batches_tracked"):
                 buffer.fill_(2**40 + index)
+        if hasattr(model.visual, "attnpool"):
+            # Over feature maps as large as random ones, a softmax would be a maximum, which float32 cannot tell well.
+            model.visual.attnpool.q_proj.weight.mul_(0.05)
     return model
 
 
