@@ -31,7 +31,7 @@ PARAMETER_RULES: tuple[tuple[str, P], ...] = (
     (r"pool/mlp/up/kernel", P("fsdp", "tensor")),
     (r"pool/mlp/down/kernel", P("tensor", "fsdp")),
     (r"conv(_\d)?/kernel", P(None, None, None, "fsdp")),
-    (r"token_embedding", P("fsdp", None)),
+    (r"token_embedding", P(None, "fsdp")),  # vocabularies may be odd, widths are not
     (r"patch_embedding/kernel", P(None, "fsdp")),
     (r"projection$", P("fsdp", None)),
     (r".*", P()),

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from clip_jax.config import ClipConfig
+from clip_jax.errors import UserError
 from clip_jax.schema import parse
 from clip_jax.weights.keys import Slot
 from clip_jax.weights.tree import flatten
@@ -48,8 +49,14 @@ class Origin:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "Origin":
-        """The inverse of `to_dict`. Raises UserError for an unknown or mistyped key."""
-        return parse(Origin, values, "origin")
+        """The inverse of `to_dict`. Raises UserError for an unknown or mistyped key, and for types that are none."""
+        origin = parse(Origin, values, "origin")
+        for name, dtype in origin.dtypes.items():
+            if not _is_floating(dtype):
+                raise UserError(f"origin.dtypes.{name} is {dtype!r}, which is no floating-point type")
+        if origin.scalar_shape not in ((), (1,)):
+            raise UserError(f"origin.scalar_shape is {list(origin.scalar_shape)}; a scalar's is [] or [1]")
+        return origin
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,13 @@ def _array_parameter(leaf: Any, dtype: str | None) -> Parameter:
 
 def _read(leaf: Any, dtype: np.dtype, layer: int | None) -> np.ndarray:
     return np.asarray(leaf if layer is None else leaf[layer]).astype(dtype, copy=False)
+
+
+def _is_floating(dtype: str) -> bool:
+    try:
+        return jax.numpy.issubdtype(jax.numpy.dtype(dtype), jax.numpy.floating)
+    except TypeError:
+        return False
 
 
 def _fits(leaves: Mapping[str, Any], name: str, dtype: str) -> bool:

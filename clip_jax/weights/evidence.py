@@ -16,6 +16,7 @@ from clip_jax.config import (
     ClipConfig,
     ResNetConfig,
     TextConfig,
+    TokenizerConfig,
     TransformerConfig,
     VisionConfig,
     mlp_ratio,
@@ -26,6 +27,7 @@ from clip_jax.weights.keys import Shape
 
 Shapes = Mapping[str, Shape]
 OPENAI_HEAD_WIDTH = 64  # of every transformer that OpenAI released; its `build_model` counts on it
+UNKNOWN_TOKENIZER = TokenizerConfig("tokenizer_json", file="tokenizer.json")  # asked for when there are strings
 ANY_LAYER_SCALE = 1e-4  # shapes tell that there is one; its initial value matters to nothing that is loaded
 
 
@@ -99,6 +101,32 @@ def openai_facts(shapes: Shapes) -> Hints:
     return Hints(None, "quick_gelu", *heads)
 
 
+def as_openai_builds(config: ClipConfig) -> ClipConfig:
+    """What OpenAI's code makes of the weights of a model; it computes something else where this is another config.
+
+    That code knows of no preprocessing, tokenizer or initial logit scale, which are those of `config`.
+    """
+    vision, text = config.vision, config.text
+    if isinstance(vision, ResNetConfig):
+        tower: Any = replace(vision, image_size=32 * vision.grid, heads=max(1, vision.pool_width // OPENAI_HEAD_WIDTH))
+    else:
+        tower = VisionConfig(vision.patch_size * vision.grid, vision.patch_size, _as_openai_stacks(vision.transformer))
+    end = text.vocab_size - 1  # the largest id, so that either pooling finds it
+    pooling = text.pooling if text.end_token_id == end else "argmax"
+    words = TextConfig(
+        _as_openai_stacks(text.transformer),
+        text.context_length,
+        text.vocab_size,
+        pooling,
+        end if pooling == "end_token" else None,
+    )
+    return replace(config, vision=tower, text=words, initial_logit_bias=None)
+
+
+def _as_openai_stacks(stack: TransformerConfig) -> TransformerConfig:
+    return TransformerConfig(stack.width, stack.layers, max(1, stack.width // OPENAI_HEAD_WIDTH))
+
+
 def big_vision_facts(file_shapes: Shapes) -> Hints:
     """What big_vision's files tell: their kernels keep heads apart, and its code has the tanh GELU only."""
 
@@ -153,10 +181,15 @@ def _sizes(shapes: Shapes) -> ClipConfig:
         causal=not mapped,
         projection="bias" if has_bias else "no_bias" if has_projection else "none",
     )
+    family = PRESETS["ViT-B-16-SigLIP" if mapped else "ViT-B-32"]
+    relatives = (preset for preset in PRESETS.values() if preset.is_sigmoid == family.is_sigmoid)
+    tokenizers = {relative.text.vocab_size: relative.tokenizer for relative in relatives}
     config = ClipConfig(
         embed_dim=shapes["text/projection"][1] if has_projection else width,
         vision=vision,
         text=text,
+        preprocess=family.preprocess,
+        tokenizer=tokenizers.get(text.vocab_size, UNKNOWN_TOKENIZER),
     )
     if sigmoid:
         config = replace(config, initial_logit_scale=SIGLIP_LOGIT_SCALE, initial_logit_bias=SIGLIP_LOGIT_BIAS)

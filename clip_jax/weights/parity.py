@@ -39,7 +39,7 @@ class Parity:
     @property
     def largest(self) -> float:
         """The largest relative difference."""
-        return max(difference.relative for difference in self.differences)
+        return float(np.max([difference.relative for difference in self.differences]))  # max() may miss a NaN
 
 
 def random_inputs(

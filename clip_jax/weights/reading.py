@@ -9,7 +9,12 @@ from typing import Any
 
 from clip_jax.config import ClipConfig, TokenizerConfig
 from clip_jax.errors import UserError
-from clip_jax.inputs.hf_tokenizer import TOKENIZER_FILES, special_token_id, tokenizer_config_from_files
+from clip_jax.inputs.hf_tokenizer import (
+    SETTINGS,
+    TOKENIZER_FILES,
+    special_token_id,
+    tokenizer_config_from_files,
+)
 from clip_jax.weights import released
 from clip_jax.weights.checkpoint import Checkpoint
 from clip_jax.weights.evidence import Hints, big_vision_facts, config_from_shapes, openai_facts
@@ -18,6 +23,7 @@ from clip_jax.weights.keys import Table, observed_shapes
 from clip_jax.weights.open_clip_config import from_open_clip
 from clip_jax.weights.tables import OPENAI_SIZES, table_of
 from clip_jax.weights.tensors import TensorFile, open_tensors
+from clip_jax.weights.torch_file import torchscript_calls
 from clip_jax.weights.translate import gather
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
@@ -49,11 +55,11 @@ def read_checkpoint(path: Path, hints: Hints = Hints()) -> Checkpoint:  # noqa: 
     if path.is_dir():
         return _read_folder(path, hints)
     beside = path.parent
+    if path.name == released.WEIGHTS and released.is_released(beside):
+        return released.read(beside)
     file = open_tensors(path)
     if hints == Hints() and file.kind != "npz":  # a file of a folder that says what it is
         table = _table(file)
-        if (beside / released.DESCRIPTION).is_file() and path.name == released.WEIGHTS:
-            return released.read(beside)
         if (beside / OPEN_CLIP_CONFIG).is_file() and not table.name.startswith("hf"):
             return _read_open_clip(beside, path, file)
         if table.name.startswith("hf") and _hf_kind(beside):
@@ -96,7 +102,8 @@ def _open_clip_tokenizer(tokenizer: TokenizerConfig, files: Mapping[str, bytes])
         return found
     separator = special_token_id(files, "sep_token")
     zeroed = None if tokenizer.zeroed_id is None else separator or tokenizer.zeroed_id
-    return replace(found, clean=tokenizer.clean, repository=tokenizer.repository, zeroed_id=zeroed)
+    pad_id = found.pad_id if SETTINGS in files else tokenizer.pad_id  # a vocabulary alone does not tell it
+    return replace(found, clean=tokenizer.clean, repository=tokenizer.repository, pad_id=pad_id, zeroed_id=zeroed)
 
 
 def _read_hf(folder: Path, weights: Path, file: TensorFile) -> Checkpoint:
@@ -119,19 +126,25 @@ def _read_hf(folder: Path, weights: Path, file: TensorFile) -> Checkpoint:
 def _read_bare(path: Path, file: TensorFile, hints: Hints) -> Checkpoint:
     table, tensors = _table(file), _tensors(file)
     if CONFIG_KEY in file.metadata and hints == Hints():
-        stored = json.loads(file.metadata[CONFIG_KEY])
-        return gather(tensors, table, _checked(lambda: ClipConfig.from_dict(stored), path), str(path))
+        config = _checked(lambda: ClipConfig.from_dict(json.loads(file.metadata[CONFIG_KEY])), path)
+        return gather(tensors, table, config, str(path))
     file_shapes = {key: tensor.shape for key, tensor in tensors.items()}
     shapes = observed_shapes(table, file_shapes)
     facts = Hints()
     if file.kind == "npz":
         facts = big_vision_facts(file_shapes)
-    elif file.kind == "torchscript" or set(OPENAI_SIZES.split("|")) & tensors.keys():
+    elif _is_openai(path, file):
         facts = openai_facts(shapes)
     config = config_from_shapes(shapes, hints, facts, str(path))
     files = _tokenizer_files(path.parent)
     config = replace(config, tokenizer=_open_clip_tokenizer(config.tokenizer, files))
     return _finish(gather(tensors, table, config, str(path)), {}, files)
+
+
+def _is_openai(path: Path, file: TensorFile) -> bool:
+    """Whether a file is OpenAI's: it has the sizes as tensors, or is a TorchScript archive that computes no GELU."""
+    sizes = set(OPENAI_SIZES.split("|"))
+    return bool(sizes & file.tensors.keys()) or (file.kind == "torchscript" and not torchscript_calls(path, b"gelu"))
 
 
 def _finish(checkpoint: Checkpoint, configs: dict[str, Any], files: Mapping[str, bytes]) -> Checkpoint:

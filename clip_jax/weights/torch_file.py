@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from clip_jax.errors import UserError
-from clip_jax.weights.archive import Archive
+from clip_jax.weights.archive import Archive, open_archive
 from clip_jax.weights.lazy_tensor import LazyTensor, TensorFile, check_shape, damaged, scalars, shown
 from clip_jax.weights.pickled import PickledTensor, Record, unpickle
 
@@ -51,6 +51,13 @@ def open_torch(archive: Archive) -> TensorFile:
         raise UserError(f"{path} holds no tensors; give the file of a model's weights")
     tensors = {name: _lazy(archive, folder, name, tensor) for name, tensor in named.items()}
     return TensorFile("torchscript" if torchscript else "torch", tensors, scalars(beside))
+
+
+def torchscript_calls(path: Path, function: bytes) -> bool:
+    """Whether the code of a TorchScript archive, which is never run, calls a function such as `gelu`."""
+    archive = open_archive(path)
+    codes = (name for name in archive.entries if "/code/" in name and name.endswith(".py"))
+    return any(b"torch." + function + b"(" in archive.read(name).tobytes() for name in codes)
 
 
 def _pickles(archive: Archive) -> list[str]:

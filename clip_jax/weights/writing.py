@@ -1,7 +1,7 @@
 """A checkpoint into a folder, in any layout, with the config files by which other libraries load it unmodified."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from clip_jax.config import ClipConfig, ResNetConfig
+from clip_jax.config import ClipConfig
 from clip_jax.errors import UserError
 from clip_jax.inputs.hf_tokenizer import TOKENIZER_FILES, tokenizer_files_for_hf
 from clip_jax.schema import nearest
 from clip_jax.weights import released
 from clip_jax.weights.checkpoint import Checkpoint
-from clip_jax.weights.evidence import openai_facts
+from clip_jax.weights.evidence import as_openai_builds
 from clip_jax.weights.folders import written_whole
 from clip_jax.weights.hf_config import from_hf, is_siglip, to_hf, to_hf_processor
 from clip_jax.weights.lazy_tensor import LazyTensor
@@ -114,28 +114,23 @@ def _hf(checkpoint: Checkpoint) -> tuple[str, Tensors, dict[str, str], Files]:
 
 def _openai(checkpoint: Checkpoint) -> tuple[str, Tensors, dict[str, str], Files]:
     config = checkpoint.config
-    shapes = {path: parameter.shape for path, parameter in checkpoint.parameters.items()}
-    facts = openai_facts(shapes)
-    vision, text = config.vision, config.text
-    heads = vision.heads if isinstance(vision, ResNetConfig) else vision.transformer.heads
-    plain = isinstance(vision, ResNetConfig) or (
-        vision.transformer.activation == facts.activation
-        and (vision.pooling, vision.norm_pre, vision.patch_bias) == ("class_token", True, False)
-        and (vision.transformer.mlp_ratio, vision.transformer.layer_scale) == (4.0, None)
-    )
-    largest = text.end_token_id is None or text.end_token_id == text.vocab_size - 1
-    plain_text = (
-        text.transformer.activation == facts.activation
-        and (text.projection, text.causal, text.pooling != "last" and largest) == ("no_bias", True, True)
-        and (text.transformer.mlp_ratio, text.transformer.layer_scale) == (4.0, None)
-    )
-    if not (plain and plain_text) or (heads, text.transformer.heads) != (facts.vision_heads, facts.text_heads):
+    if differences := list(_differences(config.to_dict(), as_openai_builds(config).to_dict())):
         raise UserError(
-            "OpenAI's code builds every model with quick_gelu, heads 64 wide, MLPs of four times the width, and CLIP's "
-            "pooling; this one differs, so it would load and compute wrong values; write the layout open_clip"
+            f"OpenAI's code would build something else than this model, which has {', '.join(differences)}; "
+            "write the layout open_clip"
         )
     metadata = TORCH | {CONFIG_KEY: json.dumps(config.to_dict())}
-    return HF_WEIGHTS[0], scatter(checkpoint, TABLES["open_clip"]), metadata, {}
+    return HF_WEIGHTS[0], scatter(checkpoint, open_clip_table(config)), metadata, {}
+
+
+def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The settings of ours that theirs lacks, by dotted name, and what they are there."""
+    for name, value in ours.items():
+        other = theirs[name]
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            yield from _differences(value, other, f"{prefix}{name}.")
+        elif value != other:
+            yield f"{prefix}{name} {value} (there {other})"
 
 
 Contents = Callable[[Checkpoint], tuple[str, Tensors, dict[str, str], Files]]
