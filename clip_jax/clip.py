@@ -27,6 +27,7 @@ from clip_jax.presets import get_config
 from clip_jax.sharding import MeshConfig, batch_sharding, make_mesh
 from clip_jax.weights.checkpoint import Origin, in_memory
 from clip_jax.weights.evidence import Hints
+from clip_jax.weights.folders import as_path
 from clip_jax.weights.loading import find_checkpoint
 from clip_jax.weights.resample import resized
 from clip_jax.weights.tree import unflatten
@@ -34,6 +35,7 @@ from clip_jax.weights.writing import is_finite, write_checkpoint
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 PROGRESS_AFTER_SECONDS = 2
+STATISTICS = ("/mean", "/variance")
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,7 +281,9 @@ def load(
     leaves, strange = {}, []
     for path, parameter in checkpoint.parameters.items():
         values = parameter.read(None)
-        leaves[path] = jnp.asarray(values, compute.dtype)
+        # Scalars and the running statistics of batch norms stay exact: each enters very many values alike.
+        exact = values.ndim == 0 or path.endswith(STATISTICS)
+        leaves[path] = jnp.asarray(values, "float32" if exact else compute.dtype)
         if not is_finite(values):
             strange.append(path)
     if strange:
@@ -290,10 +294,11 @@ def load(
 def save(clip: Clip, path: str | os.PathLike[str], layout: str = "clip_jax") -> None:
     """Writes a model into the folder `path`, in the layout clip_jax, open_clip, hf (transformers) or openai.
 
-    A model that is there already is replaced. The folder appears whole or not at all. Raises UserError.
+    A model that is there already is replaced, and other files stay. The folder appears whole or not at all.
+    Raises UserError.
     """
     checkpoint = in_memory(clip.config, clip.params, clip.origin, clip.tokenizer_files)
-    write_checkpoint(checkpoint, Path(path).expanduser(), layout, overwrite=True)
+    write_checkpoint(checkpoint, as_path(path), layout, overwrite=True)
 
 
 def check_labels(labels: Sequence[str]) -> list[str]:

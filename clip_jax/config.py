@@ -5,6 +5,7 @@ standard deviation) is a field here and is saved with the weights, so nothing is
 """
 
 import math
+import reprlib
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -20,6 +21,16 @@ SIGLIP_LOGIT_SCALE, SIGLIP_LOGIT_BIAS = math.log(10), -10.0  # section 3 of the 
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+
+# Beyond any model there is, and small enough that nothing overflows or runs on without end.
+MAX_SIZE, MAX_LAYERS, MAX_WORDS, MAX_ID = 2**20, 1000, 2**24, 2**31 - 1
+TINY, HUGE = 1e-30, 1e30  # what float32 holds
+
+
+def _check_range(name: str, value: float | None, least: float, most: float) -> None:
+    """Raises UserError for a number that is NaN or out of range. What is no number, `parse` refuses by its place."""
+    if isinstance(value, int | float) and not least <= value <= most:
+        raise UserError(f"{name} {reprlib.repr(value)} is outside the range from {least} to {most}")
 
 
 @dataclass(frozen=True)
@@ -40,8 +51,14 @@ class TransformerConfig:
     layer_scale: float | None = None
 
     def __post_init__(self) -> None:
+        _check_range("width", self.width, 1, MAX_SIZE)
+        _check_range("layers", self.layers, 1, MAX_LAYERS)
         if self.heads < 1 or self.width % self.heads:
             raise UserError(f"width {self.width} does not divide into {self.heads} heads; choose heads that divide it")
+        _check_range("mlp_ratio", self.mlp_ratio, TINY, HUGE)
+        _check_range("the MLP's width (width times mlp_ratio)", self.mlp_width, 1, MAX_WORDS)
+        _check_range("norm_epsilon", self.norm_epsilon, TINY, HUGE)
+        _check_range("layer_scale", self.layer_scale, -HUGE, HUGE)
 
     @property
     def mlp_width(self) -> int:
@@ -78,10 +95,10 @@ class VisionConfig:
     projection: Projection = "no_bias"
 
     def __post_init__(self) -> None:
-        if self.patch_size < 1:
-            raise UserError(f"patch_size is {self.patch_size}; it must be at least 1")
+        _check_range("patch_size", self.patch_size, 1, MAX_SIZE)
         if self.image_size < self.patch_size:
             raise UserError(f"image_size {self.image_size} is smaller than one patch of {self.patch_size} pixels")
+        _check_range("image_size", self.image_size, 1, MAX_SIZE)
         if self.pooling == "class_token" and not self.class_token:
             raise UserError("pooling is class_token, but class_token is false; pooling mean or map needs none")
 
@@ -110,6 +127,10 @@ class ResNetConfig:
     def __post_init__(self) -> None:
         if self.image_size < 32:
             raise UserError(f"image_size {self.image_size} is too small for a ResNet; it must be at least 32")
+        _check_range("image_size", self.image_size, 32, MAX_SIZE)
+        _check_range("width", self.width, 1, MAX_SIZE)
+        for blocks in self.layers:
+            _check_range("layers", blocks, 1, MAX_LAYERS)
         if self.heads < 1 or self.pool_width % self.heads:
             raise UserError(f"{self.pool_width} channels do not divide into {self.heads} heads")
 
@@ -143,6 +164,9 @@ class TextConfig:
     def __post_init__(self) -> None:
         if (self.pooling == "end_token") != (self.end_token_id is not None):
             raise UserError("end_token_id belongs to pooling end_token, which needs it; give both or neither")
+        _check_range("context_length", self.context_length, 1, MAX_SIZE)
+        _check_range("vocab_size", self.vocab_size, 1, MAX_WORDS)
+        _check_range("end_token_id", self.end_token_id, 0, MAX_ID)
 
 
 @dataclass(frozen=True)
@@ -161,6 +185,12 @@ class PreprocessConfig:
     mean: tuple[float, float, float] = OPENAI_MEAN
     std: tuple[float, float, float] = OPENAI_STD
     fill: int = 0
+
+    def __post_init__(self) -> None:
+        for mean, std in zip(self.mean, self.std, strict=True):
+            _check_range("mean", mean, -HUGE, HUGE)
+            _check_range("std", std, TINY, HUGE)
+        _check_range("fill", self.fill, 0, 255)
 
 
 @dataclass(frozen=True)
@@ -187,6 +217,8 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         if (self.kind == "clip_bpe") != (self.file is None):
             raise UserError("a tokenizer's file belongs to the kinds sentencepiece and tokenizer_json, which need it")
+        for name in ("pad_id", "end_id", "zeroed_id"):
+            _check_range(name, getattr(self, name), 0, MAX_ID)
 
 
 @dataclass(frozen=True)
@@ -206,6 +238,9 @@ class ClipConfig:
     initial_logit_bias: float | None = None
 
     def __post_init__(self) -> None:
+        _check_range("embed_dim", self.embed_dim, 1, MAX_SIZE)
+        _check_range("initial_logit_scale", self.initial_logit_scale, -HUGE, HUGE)
+        _check_range("initial_logit_bias", self.initial_logit_bias, -HUGE, HUGE)
         towers = {"vision": self.vision, "text": self.text}
         for name, tower in towers.items():
             if isinstance(tower, ResNetConfig) or tower.projection != "none":

@@ -36,7 +36,7 @@ STACK = TransformerConfig(64, 1, 1)
             lambda: TransformerConfig(width=100, layers=1, heads=0),
             "width 100 does not divide into 0 heads; choose heads that divide it",
         ),
-        (lambda: VisionConfig(32, 0, STACK), "patch_size is 0; it must be at least 1"),
+        (lambda: VisionConfig(32, 0, STACK), "patch_size 0 is outside the range from 1 to 1048576"),
         (lambda: VisionConfig(31, 32, STACK), "image_size 31 is smaller than one patch of 32 pixels"),
         (
             lambda: VisionConfig(32, 8, STACK, class_token=False),

@@ -1,8 +1,8 @@
 """`clip-jax convert`: a model from any layout into another."""
 
+import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from clip_jax.cli.arguments import Parser, write_json
 from clip_jax.cli.weights_arguments import add_weights_arguments
@@ -20,7 +20,7 @@ def run(arguments: Sequence[str]) -> None:
         "clip-jax convert ViT-B-32.pt released/ --to hf",
     )
     parser.add_argument("source", metavar="SRC", help="what to read")
-    parser.add_argument("target", metavar="DST", type=Path, help="the folder to write")
+    parser.add_argument("target", metavar="DST", help="the folder to write")
     parser.add_argument("--to", metavar="LAYOUT", default="clip_jax", help="its layout (default: clip_jax)")
     parser.add_argument("--overwrite", action="store_true", help="replace the model that DST holds")
     add_weights_arguments(parser)
@@ -30,27 +30,29 @@ def run(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
 
     from clip_jax.weights.evidence import Hints
-    from clip_jax.weights.folders import check_target
+    from clip_jax.weights.folders import as_path, check_target
     from clip_jax.weights.loading import find_checkpoint
     from clip_jax.weights.resample import resized
-    from clip_jax.weights.writing import check_layout, write_checkpoint
+    from clip_jax.weights.writing import check_layout, check_replaceable, write_checkpoint
 
     started = time.perf_counter()
+    target = as_path(options.target)
     check_layout(options.to)
-    check_target(options.target, options.overwrite)
+    check_target(target, options.overwrite)
+    check_replaceable(target)
     hints = Hints(options.model, options.activation, options.vision_heads, options.text_heads)
     checkpoint = find_checkpoint(options.source, hints, options.revision, cache=options.cache_dir)
     source_table = checkpoint.origin.table
     checkpoint = resized(checkpoint, options.image_size, options.context_length, options.resample_text)
-    write_checkpoint(checkpoint, options.target, options.to, options.overwrite)
+    write_checkpoint(checkpoint, target, options.to, options.overwrite)
     seconds = time.perf_counter() - started
 
-    parameters = sum(_count(parameter.shape) for parameter in checkpoint.parameters.values())
+    parameters = sum(math.prod(parameter.shape) for parameter in checkpoint.parameters.values())
     types = sorted({parameter.dtype.name for parameter in checkpoint.parameters.values()})
-    size = sum(path.stat().st_size for path in options.target.iterdir() if path.is_file())
+    size = sum(path.stat().st_size for path in target.iterdir() if path.is_file())
     print(f"read   {options.source} ({source_table}): {parameters / 1e6:.1f} M parameters, {', '.join(types)}")
     print(f"wrote  {options.target} ({options.to}): {size / 1e6:.1f} MB in {seconds:.1f} s")
-    for name in sorted(path.name for path in options.target.iterdir()):
+    for name in sorted(path.name for path in target.iterdir()):
         print(f"  {name}")
     write_json(
         options.json,
@@ -66,10 +68,3 @@ def run(arguments: Sequence[str]) -> None:
             "config": checkpoint.config.to_dict(),
         },
     )
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for length in shape:
-        count *= length
-    return count

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -31,6 +32,7 @@ EXAMPLES = """examples:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits: 0 on success, 2 for a user's mistake, 130 when interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.showwarning = _warn
     try:
         _run(arguments)
     except UserError as error:
@@ -75,6 +77,10 @@ def _run(arguments: list[str]) -> None:
         raise UserError(f"there is no command '{options.command}'; {nearest(options.command, COMMANDS)}")
     command = import_module(f"clip_jax.cli.{options.command}")
     command.run(arguments[place + 1 :])
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    print(f"clip-jax: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _fail(message: str) -> int:

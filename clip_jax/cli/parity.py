@@ -8,6 +8,8 @@ from pathlib import Path
 from clip_jax.cli.arguments import Parser, write_json
 from clip_jax.cli.weights_arguments import add_weights_arguments
 
+MAX_BATCH = 1024
+
 
 def run(arguments: Sequence[str]) -> None:
     """Prints a table of differences; exits with code 1 where one is beyond the tolerance."""
@@ -23,28 +25,33 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="random images and texts (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs (default: 0)")
     parser.add_argument(
-        "--tolerance", type=float, default=None, help="largest relative difference to accept (default: 1e-4)"
+        "--tolerance", type=float, default=None, help="largest relative difference to accept (default: 1e-5)"
     )
     add_weights_arguments(parser)
     options = parser.parse_args(arguments)
-    if options.batch_size < 1:
-        parser.error("--batch-size must be at least 1")
+    if not 1 <= options.batch_size <= MAX_BATCH:
+        parser.error(f"--batch-size must lie in 1..{MAX_BATCH}")
+    if options.seed < 0:
+        parser.error("--seed must not be negative")
+    if options.tolerance is not None and not 0 <= options.tolerance < float("inf"):
+        parser.error("--tolerance must be a number that is not negative")
 
     from clip_jax.weights.evidence import Hints
     from clip_jax.weights.loading import find_checkpoint
-    from clip_jax.weights.parity import FLOAT32_TOLERANCE, compare, random_inputs, trace
+    from clip_jax.weights.parity import FLOAT32_TOLERANCE, check_comparable, compare, random_inputs, trace
 
     tolerance = FLOAT32_TOLERANCE if options.tolerance is None else options.tolerance
     hints = Hints(options.model, options.activation, options.vision_heads, options.text_heads)
-    checkpoint = find_checkpoint(options.a, hints, options.revision, cache=options.cache_dir)
-    inputs = random_inputs(checkpoint.config, options.batch_size, options.seed)
-    ours = trace(checkpoint, *inputs)
+    a, b = (find_checkpoint(name, hints, options.revision, cache=options.cache_dir) for name in (options.a, options.b))
+    check_comparable(a.config, b.config)
+    inputs = random_inputs(a.config, options.batch_size, options.seed)
+    ours = trace(a, *inputs)
     if options.torch:
         from clip_jax.weights.torch_model import trace_in_torch
 
         theirs = trace_in_torch(Path(options.b), *inputs)
     else:
-        theirs = trace(find_checkpoint(options.b, hints, options.revision, cache=options.cache_dir), *inputs)
+        theirs = trace(b, *inputs)
     result = compare(ours, theirs)
 
     print(f"{'':20} {'absolute':>10} {'relative':>10}")

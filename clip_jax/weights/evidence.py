@@ -5,9 +5,9 @@ the named architectures of the same shapes differ in one of these, the user is a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from math import isqrt
-from typing import Any
+from typing import Any, get_args
 
 from clip_jax.config import (
     SIGLIP_LOGIT_BIAS,
@@ -23,6 +23,7 @@ from clip_jax.config import (
 )
 from clip_jax.errors import UserError
 from clip_jax.presets import PRESETS, get_config
+from clip_jax.schema import nearest
 from clip_jax.weights.keys import Shape
 
 Shapes = Mapping[str, Shape]
@@ -40,6 +41,19 @@ class Hints:
     vision_heads: int | None = None
     text_heads: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.activation is not None and self.activation not in get_args(Activation):
+            hint = nearest(self.activation, get_args(Activation))
+            raise UserError(f"there is no activation '{self.activation}'; {hint}")
+        for heads in (self.vision_heads, self.text_heads):
+            if heads is not None and (not isinstance(heads, int) or heads < 1):
+                raise UserError(f"a tower has at least one head, not {heads!r}")
+
+    def over(self, others: "Hints") -> "Hints":
+        """These hints, and the others' where these say nothing."""
+        pairs = zip(astuple(self), astuple(others), strict=True)
+        return Hints(*(other if value is None else value for value, other in pairs))
+
 
 def config_from_shapes(shapes: Shapes, hints: Hints, facts: Hints, where: str) -> ClipConfig:
     """The config of weights with these shapes of our parameters.
@@ -51,12 +65,7 @@ def config_from_shapes(shapes: Shapes, hints: Hints, facts: Hints, where: str) -
         sizes = _sizes(shapes)
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"the weights in {where} do not make up both towers of a CLIP: {error} is missing") from error
-    hints = Hints(
-        hints.model,
-        hints.activation or facts.activation,
-        hints.vision_heads or facts.vision_heads,
-        hints.text_heads or facts.text_heads,
-    )
+    hints = hints.over(facts)
     if hints.model is not None:
         return _override(_at_sizes(get_config(hints.model), sizes), hints)
     named = {name: config for name, config in PRESETS.items() if _skeleton(config) == _skeleton(sizes)}

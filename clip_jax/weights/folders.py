@@ -1,5 +1,6 @@
 """Folders of models that appear whole or not at all, and names of files that stay inside of their folder."""
 
+import glob
 import os
 import shutil
 import uuid
@@ -9,6 +10,22 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from clip_jax.errors import UserError
+
+PARTIAL = ".partial-"
+
+
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """A user's path, its `~` expanded. Raises UserError for one that no file can have."""
+    name = os.fspath(path)
+    if not name:
+        raise UserError("the path is empty; '.' is the current folder")
+    try:
+        expanded = Path(name).expanduser()
+        os.path.lexists(expanded)  # raises for a zero byte
+        expanded.exists()  # raises for a name that is too long
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{name[:100]!r} can be no path: {error}") from error
+    return expanded
 
 
 @contextmanager
@@ -29,7 +46,9 @@ def written_whole(target: Path, overwrite: bool, replaced: Sequence[str] = ()) -
         # Beside the target, or in it where it is a mount point, since a rename cannot leave its file system.
         parent = real if real.is_mount() else real.parent
         parent.mkdir(parents=True, exist_ok=True)
-        partial = parent / f".partial-{uuid.uuid4().hex}"
+        for left in parent.glob(f".{glob.escape(real.name)}{PARTIAL}*"):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        partial = parent / f".{real.name}{PARTIAL}{uuid.uuid4().hex}"
         partial.mkdir()
         try:
             yield partial

@@ -9,6 +9,7 @@ from clip_jax.presets import PRESETS
 from clip_jax.weights import released
 from clip_jax.weights.checkpoint import Checkpoint, Origin, in_memory
 from clip_jax.weights.evidence import Hints
+from clip_jax.weights.folders import as_path
 from clip_jax.weights.reading import read_checkpoint
 
 CHECKPOINTS = "checkpoints"  # the folder of a training workdir
@@ -27,7 +28,7 @@ def find_checkpoint(
     Raises UserError for what does not exist, cannot be fetched, or is no model.
     """
     name = os.fspath(path_or_name)
-    path = Path(name).expanduser()
+    path = as_path(name)
     if path.exists():
         return _read_path(path, hints)
     # The table of names and the hub's client are needed for names only.
@@ -42,9 +43,7 @@ def find_checkpoint(
 
     known = get_pretrained(name)
     folder = download(known.repository, revision or known.revision, token, cache)
-    checkpoint = read_checkpoint(folder, hints if hints != Hints() else Hints(model=known.architecture))
-    if checkpoint.origin.configs:
-        return checkpoint
+    checkpoint = read_checkpoint(folder, hints, fallback=Hints(model=known.architecture))
     return replace(checkpoint, config=replace(checkpoint.config, preprocess=known.preprocess))
 
 

@@ -3,7 +3,6 @@
 Source: open_clip 3.3.0, `CLIPVisionCfg`, `CLIPTextCfg`, `PreprocessCfg`; timm's names of SigLIP's vision towers.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,6 +11,7 @@ from clip_jax.config import (
     INITIAL_LOGIT_SCALE,
     SIGLIP_LOGIT_SCALE,
     Activation,
+    Cleaning,
     ClipConfig,
     PreprocessConfig,
     ResNetConfig,
@@ -73,25 +73,14 @@ BERT_SEPARATOR = 102  # [SEP] of bert-base-uncased, whose CLIPA models are the o
 KNOWN_TOKENIZERS = {preset.tokenizer.repository: preset.tokenizer for preset in PRESETS.values()}
 POOLING = {"argmax": "argmax", "last": "last", "eos": "end_token"}
 
-# timm's SigLIP towers: width, layers, heads, MLP ratio; and the sizes that it builds with the tanh GELU.
-TIMM_SIZES = {
-    "base": (768, 12, 12, 4.0),
-    "large": (1024, 24, 16, 4.0),
-    "so400m": (1152, 27, 16, 3.7362),
-    "giantopt": (1536, 40, 16, 4.0),
+# timm's names of SigLIP's vision towers, by those of open_clip's models that have them.
+TIMM_LETTERS = {"B": "base", "L": "large", "SO400M": "so400m", "gopt": "giantopt"}
+TIMM_VISION: dict[str, VisionConfig] = {
+    f"vit_{TIMM_LETTERS[name.split('-')[1]]}_patch{vision.patch_size}_siglip_{vision.image_size}": vision
+    for name, vision in ((name, preset.vision) for name, preset in PRESETS.items())
+    if isinstance(vision, VisionConfig) and vision.pooling == "map"
 }
-TIMM_TANH = {"base_patch32_256", "large_patch16_512", *(f"so400m_patch16_{size}" for size in (256, 384, 512))} | {
-    f"giantopt_patch16_{size}" for size in (256, 384)
-}
-TIMM_NAME = re.compile(r"vit_(?P<size>\w+)_patch(?P<patch>\d+)_siglip_(?P<resolution>\d+)$")
-TIMM_RESOLUTIONS = {
-    "base_patch32": (256,),
-    "base_patch16": (224, 256, 384, 512),
-    "large_patch16": (256, 384, 512),
-    "so400m_patch14": (224, 378, 384),
-    "so400m_patch16": (256, 384, 512),
-    "giantopt_patch16": (256, 384),
-}
+CLEANING: dict[str, Cleaning] = {"lower": "clip", "whitespace": "whitespace", "canonicalize": "canonicalize"}
 
 
 def from_open_clip(model: Mapping[str, Any], preprocess: Mapping[str, Any] | None = None) -> ClipConfig:
@@ -195,25 +184,12 @@ def _native_vision(vision: Mapping[str, Any], image_size: int, activation: Activ
 
 
 def _timm_vision(vision: Mapping[str, Any], image_size: int) -> VisionConfig:
-    name = vision["timm_model_name"]
-    match = TIMM_NAME.match(name)
-    if not match or match["size"] not in TIMM_SIZES or vision.get("timm_pool") != "map":
+    name, projection = vision["timm_model_name"], vision.get("timm_proj", "linear")
+    if name not in TIMM_VISION or vision.get("timm_pool") != "map":
         raise UserError(f"the vision tower is timm's '{name}'; of timm's, SigLIP's with pooling map can be read")
-    projection = vision.get("timm_proj", "linear")
     if projection != "none":
         raise UserError(f"the projection '{projection}' of a timm tower cannot be read; 'none' can")
-    width, layers, heads, ratio = TIMM_SIZES[match["size"]]
-    tanh = f"{match['size']}_patch{match['patch']}_{match['resolution']}" in TIMM_TANH
-    return VisionConfig(
-        image_size=image_size,
-        patch_size=int(match["patch"]),
-        transformer=TransformerConfig(width, layers, heads, ratio, "gelu_tanh" if tanh else "gelu", 1e-6),
-        pooling="map",
-        class_token=False,
-        norm_pre=False,
-        patch_bias=True,
-        projection="none",
-    )
+    return replace(TIMM_VISION[name], image_size=image_size)
 
 
 def _text(text: Mapping[str, Any], activation: Activation) -> TextConfig:
@@ -242,16 +218,24 @@ def _text(text: Mapping[str, Any], activation: Activation) -> TextConfig:
 
 def _tokenizer(text: Mapping[str, Any]) -> TokenizerConfig:
     """What the config alone says; the tokenizer's own files say the rest (`tokenizer_config_from_files`)."""
-    if not (repository := text.get("hf_tokenizer_name")):
-        return TokenizerConfig()
     options = text.get("tokenizer_kwargs") or {}
+    if unknown := {key: value for key, value in options.items() if key not in ("clean", "strip_sep_token") and value}:
+        raise UserError(f"tokenizer_kwargs {unknown} are not known here; clean and strip_sep_token are")
+    if not (repository := text.get("hf_tokenizer_name")):
+        return TokenizerConfig(clean=_cleaning(options.get("clean", "lower")))
     known = KNOWN_TOKENIZERS.get(repository, TokenizerConfig("tokenizer_json", file="tokenizer.json"))
     return replace(
         known,
-        clean=options.get("clean", "whitespace"),
+        clean=_cleaning(options.get("clean", "whitespace")),
         repository=repository,
         zeroed_id=BERT_SEPARATOR if options.get("strip_sep_token") else None,
     )
+
+
+def _cleaning(mode: str) -> Cleaning:
+    if mode not in CLEANING:
+        raise UserError(f"tokenizer_kwargs clean texts by '{mode}'; known are {', '.join(CLEANING)}")
+    return CLEANING[mode]
 
 
 def _to_vision(vision: VisionConfig | ResNetConfig) -> dict[str, Any]:
@@ -286,14 +270,9 @@ def timm_name(vision: VisionConfig) -> str:
 
     open_clip builds the tower for the image size in the name, whatever its own config says.
     """
+    if name := next((name for name, tower in TIMM_VISION.items() if tower == vision), None):
+        return name
     stack = vision.transformer
-    sizes = (stack.width, stack.layers, stack.heads, stack.mlp_ratio)
-    for size, timm_sizes in TIMM_SIZES.items():
-        key = f"{size}_patch{vision.patch_size}"
-        activation = "gelu_tanh" if f"{key}_{vision.image_size}" in TIMM_TANH else "gelu"
-        known = vision.image_size in TIMM_RESOLUTIONS.get(key, ())
-        if known and (sizes, stack.norm_epsilon, stack.activation) == (timm_sizes, 1e-6, activation):
-            return f"vit_{key}_siglip_{vision.image_size}"
     raise UserError(
         f"open_clip builds SigLIP's vision tower by timm's names, and timm has none with width {stack.width}, "
         f"{stack.layers} layers, {stack.activation}, and patches of {vision.patch_size} in images of "
@@ -305,13 +284,18 @@ def _to_text(config: ClipConfig) -> dict[str, Any]:
     text, tokenizer = config.text, config.tokenizer
     stack = text.transformer
     values: dict[str, Any] = {"context_length": text.context_length, "vocab_size": text.vocab_size}
-    if tokenizer.kind != "clip_bpe":
+    own = tokenizer.kind == "clip_bpe"
+    if not own:
         values["hf_tokenizer_name"] = tokenizer.repository or "."
-        options: dict[str, Any] = {} if tokenizer.clean == "whitespace" else {"clean": tokenizer.clean}
-        if tokenizer.zeroed_id is not None:
-            options["strip_sep_token"] = True
-        if options:
-            values["tokenizer_kwargs"] = options
+    # A cleaning that open_clip lacks (SigLIP's by transformers, say) becomes the nearest that it has.
+    clean = {ours: theirs for theirs, ours in CLEANING.items()} | {"siglip": "canonicalize", "lower": "lower"}
+    options: dict[str, Any] = {}
+    if (mode := clean.get(tokenizer.clean, "whitespace")) != ("lower" if own else "whitespace"):
+        options["clean"] = mode
+    if tokenizer.zeroed_id is not None:
+        options["strip_sep_token"] = True
+    if options:
+        values["tokenizer_kwargs"] = options
     values |= {"width": stack.width, "heads": stack.heads, "layers": stack.layers, **_to_stack(stack)}
     if not text.causal:
         values["no_causal_mask"] = True

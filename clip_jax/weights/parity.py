@@ -17,7 +17,7 @@ from clip_jax.weights.tree import unflatten
 Trace = Mapping[str, np.ndarray]
 """What a model computed, in order: 'image layer 1', ..., 'image features', 'text layer 1', ..., 'logits'."""
 
-FLOAT32_TOLERANCE = 1e-4  # two float32 runs of a deep tower differ by 1e-6 to 1e-5; a wrong epsilon by 1e-3 and more
+FLOAT32_TOLERANCE = 1e-5  # two float32 runs of a tower differ by about 2e-6, a wrong epsilon makes 4e-5 and more
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,17 @@ class Parity:
         return float(np.max([difference.relative for difference in self.differences]))  # max() may miss a NaN
 
 
+def check_comparable(a: ClipConfig, b: ClipConfig) -> None:
+    """Raises UserError where two models do not take the same inputs."""
+    inputs = [
+        f"images of {config.vision.image_size} pixels and {config.text.context_length} tokens of "
+        f"{config.text.vocab_size}"
+        for config in (a, b)
+    ]
+    if inputs[0] != inputs[1]:
+        raise UserError(f"the models cannot be compared: A takes {inputs[0]}, B takes {inputs[1]}")
+
+
 def random_inputs(
     config: ClipConfig, batch: int, seed: int
 ) -> tuple[Float[np.ndarray, "b size size 3"], Int[np.ndarray, "b n"]]:
@@ -64,7 +75,10 @@ def trace(checkpoint: Checkpoint, pixels: np.ndarray, tokens: np.ndarray) -> Tra
         image, image_named = jax.jit(image_embedding, static_argnums=(2, 3))(params, pixels, config, compute)
         text, text_named = jax.jit(text_embedding, static_argnums=(2, 3))(params, tokens, config, compute)
     layers = image_named["layers"]
-    stages = layers if isinstance(layers, dict) else {f"layer {i}": layer for i, layer in enumerate(layers, start=1)}
+    if isinstance(layers, dict):  # jit sorts them
+        stages = {name: layers[name] for name in ("stem", *sorted(layers.keys() - {"stem"}))}
+    else:
+        stages = {f"layer {i}": layer for i, layer in enumerate(layers, start=1)}
     texts = {f"layer {i}": layer for i, layer in enumerate(text_named["layers"], start=1)}
     bias = float(params.get("logit_bias", 0.0))
     return assemble(stages, image, texts, text, float(jnp.exp(params["logit_scale"])), bias)

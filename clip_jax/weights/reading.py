@@ -47,18 +47,22 @@ WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz")
 CONFIG_KEY = "clip_jax"  # of safetensors metadata: the config of weights that are written without a config file
 
 
-def read_checkpoint(path: Path, hints: Hints = Hints()) -> Checkpoint:  # noqa: B008 (it is frozen)
+NO_HINTS = Hints()
+
+
+def read_checkpoint(path: Path, hints: Hints = NO_HINTS, fallback: Hints = NO_HINTS) -> Checkpoint:
     """A model in any layout but training checkpoints: a folder or a file, its parameters not read yet.
 
-    Raises UserError for what is no model, is damaged, or leaves the architecture open without `hints`.
+    `hints` are a user's word about weights without a config, `fallback` what else is known of those. Raises UserError
+    for what is no model, is damaged, leaves the architecture open, or has a config and yet gets hints.
     """
     if path.is_dir():
-        return _read_folder(path, hints)
+        return _read_folder(path, hints, fallback)
     beside = path.parent
     if path.name == released.WEIGHTS and released.is_released(beside):
         return released.read(beside)
     file = open_tensors(path)
-    if hints == Hints() and file.kind != "npz":  # a file of a folder that says what it is
+    if hints == NO_HINTS and file.kind != "npz":  # a file of a folder that says what it is
         table = _table(file)
         if (beside / OPEN_CLIP_CONFIG).is_file() and not table.name.startswith("hf"):
             return _read_open_clip(beside, path, file)
@@ -67,17 +71,22 @@ def read_checkpoint(path: Path, hints: Hints = Hints()) -> Checkpoint:  # noqa: 
     return _read_bare(path, file, hints)
 
 
-def _read_folder(folder: Path, hints: Hints) -> Checkpoint:
+def _read_folder(folder: Path, hints: Hints, fallback: Hints) -> Checkpoint:
+    open_clip = (folder / OPEN_CLIP_CONFIG).is_file()
+    if hints != NO_HINTS and (open_clip or released.is_released(folder) or _hf_kind(folder)):
+        raise UserError(
+            f"{folder} has a config, which says what the model is; leave out --model, --activation, --vision-heads and "
+            "--text-heads, or give the path of its file of weights to overrule the config"
+        )
     if released.is_released(folder):
         return released.read(folder)
-    open_clip = (folder / OPEN_CLIP_CONFIG).is_file()
     if open_clip and (weights := _first(folder, OPEN_CLIP_WEIGHTS)):
         return _read_open_clip(folder, weights, open_tensors(weights))
     if _hf_kind(folder) and (weights := _first(folder, HF_WEIGHTS)):
         return _read_hf(folder, weights, open_tensors(weights))
     weights = _only_weights(folder)
     file = open_tensors(weights)
-    return _read_open_clip(folder, weights, file) if open_clip else _read_bare(weights, file, hints)
+    return _read_open_clip(folder, weights, file) if open_clip else _read_bare(weights, file, hints.over(fallback))
 
 
 def _read_open_clip(folder: Path, weights: Path, file: TensorFile) -> Checkpoint:
@@ -125,12 +134,12 @@ def _read_hf(folder: Path, weights: Path, file: TensorFile) -> Checkpoint:
 
 def _read_bare(path: Path, file: TensorFile, hints: Hints) -> Checkpoint:
     table, tensors = _table(file), _tensors(file)
-    if CONFIG_KEY in file.metadata and hints == Hints():
+    if CONFIG_KEY in file.metadata and hints == NO_HINTS:
         config = _checked(lambda: ClipConfig.from_dict(json.loads(file.metadata[CONFIG_KEY])), path)
         return gather(tensors, table, config, str(path))
     file_shapes = {key: tensor.shape for key, tensor in tensors.items()}
     shapes = observed_shapes(table, file_shapes)
-    facts = Hints()
+    facts = NO_HINTS
     if file.kind == "npz":
         facts = big_vision_facts(file_shapes)
     elif _is_openai(path, file):
@@ -172,14 +181,14 @@ def _checked(build: Callable[[], ClipConfig], source: Path) -> ClipConfig:
         return ClipConfig.from_dict(build().to_dict())
     except UserError as error:
         raise UserError(f"{source} cannot be used: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise UserError(f"{source} is damaged: {type(error).__name__} {error}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is damaged: it holds no JSON object")

@@ -80,7 +80,7 @@ def _describe(folder: Path) -> dict[str, Any]:
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         version = description["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"the model in {folder} is damaged: {type(error).__name__} {error}") from error
     if version not in FORMATS:
         raise UserError(f"{folder} is of format {version}; this version of clip_jax reads up to {FORMATS[-1]}")

@@ -10,6 +10,9 @@ from clip_jax.config import ClipConfig, ResNetConfig
 from clip_jax.errors import UserError
 from clip_jax.weights.checkpoint import Checkpoint, Origin, Parameter
 
+MAX_GRID = 512  # positions along a side: more are of no use, and would fill memories
+MAX_CONTEXT = 2**16
+
 
 def resized(
     checkpoint: Checkpoint,
@@ -55,6 +58,10 @@ def resample_line(positions: Float[np.ndarray, "n d"], length: int) -> Float[np.
 
 def _at_image_size(checkpoint: Checkpoint, image_size: int) -> Checkpoint:
     old, vision = checkpoint.config.vision, replace(checkpoint.config.vision, image_size=image_size)
+    if vision.grid > MAX_GRID:
+        raise UserError(
+            f"image size {image_size} makes {vision.grid} x {vision.grid} positions; {MAX_GRID} is the most"
+        )
     config = replace(checkpoint.config, vision=vision)
     if vision.grid == old.grid:
         return replace(checkpoint, config=config)
@@ -67,6 +74,8 @@ def _at_image_size(checkpoint: Checkpoint, image_size: int) -> Checkpoint:
 
 def _at_context_length(checkpoint: Checkpoint, length: int, resample: bool) -> Checkpoint:
     text = checkpoint.config.text
+    if length > MAX_CONTEXT:
+        raise UserError(f"context length {length} is too long; {MAX_CONTEXT} is the most")
     if length < 1 or (length > text.context_length and not resample):
         raise UserError(
             f"context length {length} is not within the {text.context_length} positions that were trained; "

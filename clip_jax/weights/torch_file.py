@@ -18,7 +18,7 @@ _MAX_SMALL = 64 * 2**20  # bytes; the pickles of the largest models have less th
 _MAX_MODULES, _MAX_DEPTH, _MAX_NAME = 20_000, 100, 1000
 
 # Training checkpoints hold their state dict under one of these, the first that is there. Optimiser states are not read.
-WRAPPERS = ("state_dict", "model")
+WRAPPERS = ("state_dict", "state_dict_ema", "model_state_dict", "model")
 # What DistributedDataParallel and torch.compile put before every name.
 PREFIXES = ("module.", "_orig_mod.")
 

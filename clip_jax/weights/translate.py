@@ -17,6 +17,7 @@ from clip_jax.weights.lazy_tensor import LazyTensor
 from clip_jax.weights.tree import parameter_shapes
 
 SHOWN_PROBLEMS = 40
+SCALARS = ("logit_scale", "logit_bias")  # of shape () or (1,)
 
 
 def gather(tensors: Mapping[str, LazyTensor], table: Table, config: ClipConfig, where: str) -> Checkpoint:
@@ -39,7 +40,7 @@ def gather(tensors: Mapping[str, LazyTensor], table: Table, config: ClipConfig, 
     origin = Origin(
         table.name,
         _dtypes(weights, parameters, tensors),
-        {slot.path: int(tensors[slot.key].read()) for slot in counters},
+        {slot.path: _count(slot.key, tensors[slot.key], where) for slot in counters},
         tensors[next(slot.key for slot in weights if slot.path == "logit_scale")].shape,
     )
     return Checkpoint(config, parameters, origin)
@@ -49,6 +50,8 @@ def scatter(checkpoint: Checkpoint, table: Table) -> dict[str, LazyTensor]:
     """A file's tensors from our parameters: the inverse of `gather`, with the types that the origin has on record."""
     shapes = {path: parameter.shape for path, parameter in checkpoint.parameters.items()}
     places = slots(table, shapes | _counters(shapes), checkpoint.config)
+    if checkpoint.origin.table == table.name:  # a source without counters gets none back
+        places = [slot for slot in places if not _is_counter(slot) or slot.path in checkpoint.origin.buffers]
     uncovered = shapes.keys() - {slot.path for slot in places}
     if uncovered:
         raise UserError(f"the layout {table.name} has no place for {', '.join(sorted(uncovered))}")
@@ -66,7 +69,7 @@ def check(tensors: Mapping[str, LazyTensor], wanted: Sequence[Slot], table: Tabl
         tensor = tensors.get(slot.key)
         if tensor is None:
             continue
-        if tensor.shape != slot.shape and not (slot.shape == () and tensor.shape == (1,)):
+        if tensor.shape != slot.shape and not (slot.path in SCALARS and tensor.shape == (1,)):
             problems.append((f"has shape {list(tensor.shape)}, not {list(slot.shape)}", slot.key))
         if not _is_counter(slot) and not jax.numpy.issubdtype(tensor.dtype, jax.numpy.floating):
             problems.append((f"is of type {tensor.dtype}, not floating-point", slot.key))
@@ -142,8 +145,8 @@ def _dtypes(
 
 def _file_tensor(checkpoint: Checkpoint, slot: Slot, scalar_shape: tuple[int, ...]) -> LazyTensor:
     if _is_counter(slot):
-        value = checkpoint.origin.buffers.get(slot.path, 0)
-        return LazyTensor((), np.dtype(np.int64), lambda: np.asarray(value, np.int64))
+        count = np.asarray(checkpoint.origin.buffers.get(slot.path, 0), np.int64)
+        return LazyTensor((), count.dtype, lambda: count)
     parameter = checkpoint.parameters[slot.path]
     dtype = jax.numpy.dtype(checkpoint.origin.dtype_of(slot) or parameter.dtype)
     shape = scalar_shape if slot.shape == () else slot.shape
@@ -153,6 +156,14 @@ def _file_tensor(checkpoint: Checkpoint, slot: Slot, scalar_shape: tuple[int, ..
 def _read_slot(parameter: Parameter, slot: Slot, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     values = slot.to_file(slot.take(parameter.read(slot.layer))).astype(dtype, copy=False)
     return np.asarray(values, order="C").reshape(shape)
+
+
+def _count(key: str, tensor: LazyTensor, where: str) -> int:
+    """A counter's value, whatever type a cast of the whole file has given it."""
+    value = tensor.read().astype(np.float64 if tensor.dtype.kind not in "iu" else tensor.dtype)
+    if not np.isfinite(value) or value != np.floor(value) or not 0 <= value < 2**63:
+        raise UserError(f"{key} in {where} counts batches, but is {value}")
+    return int(value)
 
 
 def _counters(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,16 @@ def write_checkpoint(checkpoint: Checkpoint, target: Path, layout: str, overwrit
     does not have, an existing target without `overwrite`, and weights that are not finite.
     """
     check_layout(layout)
+    check_replaceable(target)
     weights, tensors, metadata, files = LAYOUTS[layout](checkpoint)
+    replaced = MODEL_FILES if is_model(target) else ()
+    if not replaced and (taken := [name for name in (weights, *files) if (target / name).exists()]):
+        raise UserError(
+            f"{target} has files of these names that are no model's: {', '.join(taken)}; give another folder"
+        )
     strange: list[str] = []
     with (
-        written_whole(target, overwrite, replaced=MODEL_FILES) as folder,
+        written_whole(target, overwrite, replaced) as folder,
         tqdm(total=len(tensors), unit=" tensors", delay=PROGRESS_AFTER_SECONDS, leave=False) as progress,
     ):
         watched = {
@@ -77,6 +84,21 @@ def check_layout(layout: str) -> None:
     """Raises UserError for a layout that cannot be written."""
     if layout not in LAYOUTS:
         raise UserError(f"unknown layout '{layout}'; {nearest(layout, LAYOUTS)}")
+
+
+def check_replaceable(target: Path) -> None:
+    """Raises UserError for the workdir of a training run, of which a model's files would replace some."""
+    if (target / "checkpoints").is_dir() or (target / "metrics.jsonl").exists():
+        raise UserError(f"{target} is the workdir of a training run; give another folder for the model")
+
+
+def is_model(target: Path) -> bool:
+    """Whether a folder holds a model of some layout, so that its files may be replaced by another's."""
+    if any((target / name).is_file() for name in (released.DESCRIPTION, OPEN_CLIP_CONFIG)):
+        return True
+    names = [path.name for path in target.iterdir()] if target.is_dir() else []
+    weights = [name for name in names if name.endswith((".safetensors", ".bin", ".index.json"))]
+    return bool(weights) and all(any(fnmatch(name, pattern) for pattern in MODEL_FILES) for name in names)
 
 
 def is_finite(values: np.ndarray) -> bool:
@@ -97,7 +119,10 @@ def _open_clip(checkpoint: Checkpoint) -> tuple[str, Tensors, dict[str, str], Fi
     written = to_open_clip(config, custom_text)
     if given is not None and _same(lambda: from_open_clip(given["model_cfg"], given.get("preprocess_cfg")), config):
         written = given
-    tensors = scatter(checkpoint, open_clip_table(config, custom_text))
+    table = open_clip_table(config, custom_text)
+    if written is not given and origin.scalar_shape == (1,) and origin.table == table.name:
+        written["model_cfg"]["nonscalar_logit_scale"] = True
+    tensors = scatter(checkpoint, table)
     files = _json_files({OPEN_CLIP_CONFIG: written}) | _tokenizer_files(checkpoint)
     return OPEN_CLIP_WEIGHTS[0], tensors, TORCH, files
 
@@ -120,7 +145,8 @@ def _openai(checkpoint: Checkpoint) -> tuple[str, Tensors, dict[str, str], Files
             "write the layout open_clip"
         )
     metadata = TORCH | {CONFIG_KEY: json.dumps(config.to_dict())}
-    return HF_WEIGHTS[0], scatter(checkpoint, open_clip_table(config)), metadata, {}
+    plain = replace(checkpoint, origin=replace(checkpoint.origin, scalar_shape=()))
+    return HF_WEIGHTS[0], scatter(plain, open_clip_table(config)), metadata, {}
 
 
 def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

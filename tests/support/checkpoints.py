@@ -1,4 +1,4 @@
-"""Checkpoints as other libraries write them: small models with random parameters, in folders and files of every kind."""
+"""Checkpoints as other libraries write them: small models with random parameters, in folders and files of all kinds."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,6 +12,7 @@ from support.open_clip_shim import import_open_clip
 from support.tokenizer_models import bert_like, gemma_json, xlm_like
 from support.torch_clip import randomise
 
+from clip_jax.config import TransformerConfig, VisionConfig
 from clip_jax.weights import open_clip_config
 
 Config = Mapping[str, Any]
@@ -195,8 +196,9 @@ def toy_siglip(patch: pytest.MonkeyPatch) -> None:
     from timm.models import _registry
 
     patch.setitem(_registry._model_entrypoints, TOY, _build_toy)
-    patch.setitem(open_clip_config.TIMM_SIZES, "toy", (48, 2, 3, 2.5))
-    patch.setitem(open_clip_config.TIMM_RESOLUTIONS, "toy_patch8", (32,))
+    stack = TransformerConfig(48, 2, 3, 2.5, "gelu", 1e-6)
+    vision = VisionConfig(32, 8, stack, "map", False, norm_pre=False, patch_bias=True, projection="none")
+    patch.setitem(open_clip_config.TIMM_VISION, TOY, vision)
 
 
 def _build_toy(pretrained: bool = False, **options: Any) -> Any:

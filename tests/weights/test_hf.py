@@ -107,7 +107,7 @@ def image_processor(name: str, **options: Any) -> Any:
 
 @lru_cache
 def clip_tokenizer() -> Any:
-    """transformers' own, from open_clip's copy of the vocabulary."""
+    """The library's own, from open_clip's copy of the vocabulary."""
     simple = import_open_clip().tokenizer.SimpleTokenizer()
     names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
     vocab = {names.get(token, token): id for token, id in simple.encoder.items()}

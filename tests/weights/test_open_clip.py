@@ -12,9 +12,10 @@ import pytest
 from support.checkpoints import (
     OPEN_CLIP,
     OPENAI_PREPROCESS,
+    SIGLIP_WORDS,
     SQUASH,
+    TIMM,
     TOKENIZERS,
-    WORDS,
     channels_first,
     open_clip_model,
     random_pixels,
@@ -272,70 +273,41 @@ def test_a_resized_siglip_is_not_written_for_timm(tmp_path):
     """open_clip builds the tower by timm's name, for the size in that name."""
     write_open_clip(tmp_path / "source", "ViT-B-16-SigLIP2")
     clip = clip_jax.load(tmp_path / "source", image_size=48)
-    with pytest.raises(UserError, match="timm has none .* 48 pixels"):
+    with pytest.raises(UserError, match=r"timm has none .* 48 pixels"):
         clip_jax.save(clip, tmp_path / "back", layout="open_clip")
     assert not (tmp_path / "back").exists()
 
 
-# Towers of the released widths.
+# Towers of the released widths; those of open_clip's own kind with two layers.
+H = {"image_size": 224, "layers": 2, "width": 1280, "head_width": 80, "patch_size": 14}
+SHORT = {"context_length": 77, "vocab_size": 1000, "layers": 2}
+SIGLIP = {"init_logit_bias": -10, "custom_text": True}
 LARGE = {
-    "ViT-H-14": {
-        "embed_dim": 1024,
-        "vision_cfg": {"image_size": 224, "layers": 2, "width": 1280, "head_width": 80, "patch_size": 14},
-        "text_cfg": {"context_length": 77, "vocab_size": 1000, "width": 1024, "heads": 16, "layers": 2},
-    },
+    "ViT-H-14": {"embed_dim": 1024, "vision_cfg": H, "text_cfg": {**SHORT, "width": 1024, "heads": 16}},
     "ViT-g-14": {
         "embed_dim": 1024,
-        "vision_cfg": {
-            **{"image_size": 224, "layers": 2, "width": 1408, "head_width": 88, "mlp_ratio": 4.3637, "patch_size": 14}
-        },
-        "text_cfg": {"context_length": 77, "vocab_size": 1000, "width": 1024, "heads": 16, "layers": 2},
+        "vision_cfg": {**H, "width": 1408, "head_width": 88, "mlp_ratio": 4.3637},
+        "text_cfg": {**SHORT, "width": 1024, "heads": 16},
     },
     "ViT-bigG-14": {
         "embed_dim": 1280,
-        "vision_cfg": {
-            **{"image_size": 224, "layers": 2, "width": 1664, "head_width": 104, "mlp_ratio": 4.9231, "patch_size": 14}
-        },
-        "text_cfg": {"context_length": 77, "vocab_size": 1000, "width": 1280, "heads": 20, "layers": 2},
+        "vision_cfg": {**H, "width": 1664, "head_width": 104, "mlp_ratio": 4.9231},
+        "text_cfg": {**SHORT, "width": 1280, "heads": 20},
     },
     "RN50": {
         "embed_dim": 1024,
         "vision_cfg": {"image_size": 224, "layers": [3, 4, 6, 3], "width": 64, "patch_size": None},
-        "text_cfg": {"context_length": 77, "vocab_size": 1000, "width": 512, "heads": 8, "layers": 2},
+        "text_cfg": {**SHORT, "width": 512, "heads": 8},
     },
     "ViT-B-16-SigLIP": {
-        "embed_dim": 768,
-        "init_logit_bias": -10,
-        "custom_text": True,
-        "vision_cfg": {
-            "image_size": 224,
-            "timm_model_name": "vit_base_patch16_siglip_224",
-            "timm_model_pretrained": False,
-            "timm_pool": "map",
-            "timm_proj": "none",
-        },
-        "text_cfg": {
-            **WORDS,
-            **{"width": 768, "heads": 12, "no_causal_mask": True, "proj_bias": True, "pool_type": "last"},
-            "norm_kwargs": {"eps": 1e-6},
-        },
+        **{"embed_dim": 768, **SIGLIP},
+        "vision_cfg": {"image_size": 224, "timm_model_name": "vit_base_patch16_siglip_224", **TIMM},
+        "text_cfg": {**SIGLIP_WORDS, "width": 768, "heads": 12, "proj_bias": True},
     },
     "ViT-SO400M-16-SigLIP-i18n-256": {
-        "embed_dim": 1152,
-        "init_logit_bias": -10,
-        "custom_text": True,
-        "vision_cfg": {
-            "image_size": 256,
-            "timm_model_name": "vit_so400m_patch16_siglip_256",
-            "timm_model_pretrained": False,
-            "timm_pool": "map",
-            "timm_proj": "none",
-        },
-        "text_cfg": {
-            **WORDS,
-            **{"width": 1152, "heads": 16, "mlp_ratio": 3.7362, "no_causal_mask": True, "pool_type": "last"},
-            **{"proj_type": "none", "norm_kwargs": {"eps": 1e-6}},
-        },
+        **{"embed_dim": 1152, **SIGLIP},
+        "vision_cfg": {"image_size": 256, "timm_model_name": "vit_so400m_patch16_siglip_256", **TIMM},
+        "text_cfg": {**SIGLIP_WORDS, "width": 1152, "heads": 16, "mlp_ratio": 3.7362, "proj_type": "none"},
     },
 }
 

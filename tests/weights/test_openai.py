@@ -75,10 +75,12 @@ def assert_same_features(clip: Clip, model: Any) -> None:
     assert relative_error(clip.encode_text(tokens), text) <= 1e-5
 
 
+@pytest.mark.parametrize("sizes", [True, False])
 @names
-def test_an_archive_needs_no_flags(tmp_path, name):
+def test_an_archive_needs_no_flags(tmp_path, name, sizes):
+    """Not even where it lacks the sizes: then its code, which is only looked at, has no GELU but the quick one."""
     model = in_openai_types(name)
-    write_archive(tmp_path / "model.pt", model)
+    write_archive(tmp_path / "model.pt", model, sizes)
     clip = clip_jax.load(tmp_path / "model.pt")
     assert clip.config.text.transformer.activation == "quick_gelu"
     assert clip.config.text.transformer.heads == 1
