@@ -27,7 +27,7 @@ MAX_SIZE, MAX_LAYERS, MAX_WORDS, MAX_ID = 2**20, 1000, 2**24, 2**31 - 1
 TINY, HUGE = 1e-30, 1e30  # what float32 holds
 
 
-def _check_range(name: str, value: float | None, least: float, most: float) -> None:
+def _check_range(name: str, value: Any, least: int | float, most: int | float) -> None:
     """Raises UserError for a number that is NaN or out of range. What is no number, `parse` refuses by its place."""
     if isinstance(value, int | float) and not least <= value <= most:
         raise UserError(f"{name} {reprlib.repr(value)} is outside the range from {least} to {most}")
@@ -187,8 +187,9 @@ class PreprocessConfig:
     fill: int = 0
 
     def __post_init__(self) -> None:
-        for mean, std in zip(self.mean, self.std, strict=True):
+        for mean in self.mean:
             _check_range("mean", mean, -HUGE, HUGE)
+        for std in self.std:
             _check_range("std", std, TINY, HUGE)
         _check_range("fill", self.fill, 0, 255)
 

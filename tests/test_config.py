@@ -1,12 +1,22 @@
 """Configs, what they refuse, and their strict parser."""
 
 import json
+import math
 from dataclasses import FrozenInstanceError, asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import pytest
 
-from clip_jax.config import ClipConfig, ResNetConfig, TextConfig, TransformerConfig, VisionConfig, mlp_ratio
+from clip_jax.config import (
+    ClipConfig,
+    PreprocessConfig,
+    ResNetConfig,
+    TextConfig,
+    TokenizerConfig,
+    TransformerConfig,
+    VisionConfig,
+    mlp_ratio,
+)
 from clip_jax.errors import UserError
 from clip_jax.schema import nearest, parse
 
@@ -23,6 +33,7 @@ def test_nearest():
 
 
 STACK = TransformerConfig(64, 1, 1)
+PLAIN = ClipConfig(48, VisionConfig(32, 8, STACK), TextConfig(STACK))
 
 
 @pytest.mark.parametrize(
@@ -70,6 +81,66 @@ def test_refusals(build, message):
     with pytest.raises(UserError) as caught:
         build()
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: replace(STACK, width=0), "width 0 is outside the range from 1 to 1048576"),
+        (lambda: replace(STACK, width=-64), "width -64 is outside"),
+        (lambda: replace(STACK, width=2**40), "width 1099511627776 is outside"),
+        (lambda: replace(STACK, layers=0), "layers 0 is outside the range from 1 to 1000"),
+        (lambda: replace(STACK, layers=10**9), "layers 1000000000 is outside"),
+        (lambda: replace(STACK, heads=-1), "width 64 does not divide into -1 heads"),
+        (lambda: replace(STACK, mlp_ratio=0.0), "mlp_ratio 0.0 is outside the range from 1e-30 to 1e+30"),
+        (lambda: replace(STACK, mlp_ratio=math.nan), "mlp_ratio nan is outside"),
+        (lambda: replace(STACK, mlp_ratio=math.inf), "mlp_ratio inf is outside"),
+        (
+            lambda: replace(STACK, mlp_ratio=0.01),
+            "the MLP's width (width times mlp_ratio) 0 is outside",
+        ),
+        (lambda: replace(STACK, mlp_ratio=1e9), "the MLP's width (width times mlp_ratio) 64000000000 is outside"),
+        (lambda: replace(STACK, norm_epsilon=0.0), "norm_epsilon 0.0 is outside"),
+        (lambda: replace(STACK, norm_epsilon=-1e-5), "norm_epsilon -1e-05 is outside"),
+        (lambda: replace(STACK, norm_epsilon=math.nan), "norm_epsilon nan is outside"),
+        (lambda: replace(STACK, layer_scale=-math.inf), "layer_scale -inf is outside the range from -1e+30 to 1e+30"),
+        (lambda: VisionConfig(2**30, 8, STACK), "image_size 1073741824 is outside"),
+        (lambda: VisionConfig(32, -8, STACK), "patch_size -8 is outside"),
+        (lambda: ResNetConfig(2**30, (1, 1, 1, 1)), "image_size 1073741824 is outside the range from 32"),
+        (lambda: ResNetConfig(64, (1, 1, 0, 1)), "layers 0 is outside"),
+        (lambda: ResNetConfig(64, (1, 1, 1, 5000)), "layers 5000 is outside"),
+        (lambda: ResNetConfig(64, (1, 1, 1, 1), width=0), "width 0 is outside"),
+        (lambda: ResNetConfig(64, (1, 1, 1, 1), width=-1), "width -1 is outside"),
+        (lambda: TextConfig(STACK, context_length=0), "context_length 0 is outside"),
+        (lambda: TextConfig(STACK, context_length=10**30), "context_length 1000000000000000000000000000000 is outside"),
+        (lambda: TextConfig(STACK, vocab_size=-1), "vocab_size -1 is outside the range from 1 to 16777216"),
+        (
+            lambda: TextConfig(STACK, pooling="end_token", end_token_id=-1),
+            "end_token_id -1 is outside the range from 0",
+        ),
+        (lambda: TextConfig(STACK, pooling="end_token", end_token_id=2**31), "end_token_id 2147483648 is outside"),
+        (lambda: PreprocessConfig(mean=(0.0, math.nan, 0.0)), "mean nan is outside"),
+        (lambda: PreprocessConfig(std=(1.0, 1.0, 0.0)), "std 0.0 is outside"),
+        (lambda: PreprocessConfig(std=(math.inf, 1.0, 1.0)), "std inf is outside"),
+        (lambda: PreprocessConfig(fill=256), "fill 256 is outside the range from 0 to 255"),
+        (lambda: TokenizerConfig(pad_id=-1), "pad_id -1 is outside the range from 0 to 2147483647"),
+        (lambda: TokenizerConfig(end_id=2**31), "end_id 2147483648 is outside"),
+        (lambda: TokenizerConfig(zeroed_id=10**1000), "zeroed_id 1000000"),
+        (lambda: ClipConfig(0, ResNetConfig(32, (1, 1, 1, 1)), TextConfig(STACK)), "embed_dim 0 is outside"),
+        (lambda: replace(PLAIN, initial_logit_scale=math.inf), "initial_logit_scale inf is outside"),
+        (lambda: replace(PLAIN, initial_logit_bias=math.nan), "initial_logit_bias nan is outside"),
+    ],
+)
+def test_numbers_out_of_range(build, message):
+    with pytest.raises(UserError) as caught:
+        build()
+    assert str(caught.value).startswith(message)
+    assert len(str(caught.value)) < 200
+
+
+def test_the_end_token_of_a_larger_vocabulary():
+    """Small models of transformers for tests keep the default end token and have fewer words."""
+    assert TextConfig(STACK, vocab_size=99, pooling="end_token", end_token_id=49407).end_token_id == 49407
 
 
 def test_towers_without_projection_as_wide_as_the_space():
@@ -216,6 +287,7 @@ def test_parse_fills_nested_values():
         ({"items": [{"rate": 1}, {}]}, "config.items[1] lacks the key 'rate'"),
         ({"table": 3}, "config.table must be a mapping, not 3"),
         ({"table": {"a": "b"}}, "config.table.a must be a number, not 'b'"),
+        ({"table": {"a": 10**400}}, "config.table.a is too large for a number"),
     ],
 )
 def test_parse_refuses(untyped, change, message):

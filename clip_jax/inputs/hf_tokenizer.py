@@ -50,8 +50,11 @@ def tokenizer_config_from_files(files: Files, model_type: str | None = None) -> 
     """
     try:
         return _config(files, model_type)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"the tokenizer's files are damaged ({error!r}); fetch them again") from error
+    except KeyError as error:
+        raise UserError(f"the tokenizer's files are damaged ({error} is missing); fetch them again") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"the tokenizer's files are damaged (a value is wrong: {reason}); fetch them again") from error
 
 
 def special_token_id(files: Files, name: str) -> int | None:
@@ -119,6 +122,8 @@ def _object(files: Files, name: str) -> dict[str, Any]:
         values = json.loads(files.get(name, b"{}"))
     except ValueError as error:
         raise UserError(f"{name} is damaged ({error}); fetch it again") from error
+    except RecursionError as error:
+        raise UserError(f"{name} is damaged (it is nested too deeply); fetch it again") from error
     if not isinstance(values, dict):
         raise UserError(f"{name} is damaged: it holds no JSON object; fetch it again")
     return values

@@ -11,7 +11,7 @@ import numpy as np
 from clip_jax.config import ClipConfig
 from clip_jax.errors import UserError
 from clip_jax.schema import parse
-from clip_jax.weights.keys import Slot
+from clip_jax.weights.keys import COUNTER, Slot
 from clip_jax.weights.tree import flatten
 
 
@@ -49,11 +49,14 @@ class Origin:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "Origin":
-        """The inverse of `to_dict`. Raises UserError for an unknown or mistyped key, and for types that are none."""
+        """The inverse of `to_dict`. Raises UserError for an unknown or mistyped key, or a value that none can have."""
         origin = parse(Origin, values, "origin")
         for name, dtype in origin.dtypes.items():
             if not _is_floating(dtype):
                 raise UserError(f"origin.dtypes.{name} is {dtype!r}, which is no floating-point type")
+        for path, count in origin.buffers.items():
+            if not path.endswith(f"/{COUNTER}") or not 0 <= count < 2**63:
+                raise UserError(f"origin.buffers.{path} is no count of batches: PATH/{COUNTER}, 0 to 2**63 - 1")
         if origin.scalar_shape not in ((), (1,)):
             raise UserError(f"origin.scalar_shape is {list(origin.scalar_shape)}; a scalar's is [] or [1]")
         return origin
@@ -95,7 +98,7 @@ def _read(leaf: Any, dtype: np.dtype, layer: int | None) -> np.ndarray:
 def _is_floating(dtype: str) -> bool:
     try:
         return jax.numpy.issubdtype(jax.numpy.dtype(dtype), jax.numpy.floating)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):  # NumPy reads some strings as expressions
         return False
 
 

@@ -63,8 +63,10 @@ def config_from_shapes(shapes: Shapes, hints: Hints, facts: Hints, where: str) -
     """
     try:
         sizes = _sizes(shapes)
-    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+    except KeyError as error:
         raise UserError(f"the weights in {where} do not make up both towers of a CLIP: {error} is missing") from error
+    except (UserError, IndexError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"the shapes of the weights in {where} are of no CLIP: {error}") from error
     hints = hints.over(facts)
     if hints.model is not None:
         return _override(_at_sizes(get_config(hints.model), sizes), hints)

@@ -5,7 +5,6 @@ is fetched: the files that describe it, its tokenizer, and its weights in one fo
 """
 
 import errno
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 from clip_jax.errors import UserError
 from clip_jax.inputs.hf_tokenizer import TOKENIZER_FILES
 from clip_jax.weights import released
+from clip_jax.weights.json_files import read_json
 
 CONFIG = "config.json"
 DESCRIPTIONS = (
@@ -105,8 +105,8 @@ def _is_of_timm(folder: Path, weights: str) -> bool:
     if weights.startswith("open_clip") or not (folder / CONFIG).is_file():
         return False
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError:
+        config = read_json(folder / CONFIG)
+    except UserError:
         return False  # whoever reads the model will say that this file is damaged
     return "architecture" in config and "model_type" not in config
 

@@ -19,12 +19,14 @@ _MAX_ELEMENTS = 2**48  # numpy refuses shapes much larger, even where another di
 class LazyTensor:
     """A tensor of a file: `dtype` is one of NumPy's or ml_dtypes', in the machine's byte order.
 
-    `read` reads the values, C-contiguous, into a fresh array each time. Raises UserError where the file is damaged.
+    `read` reads the values, C-contiguous, into a fresh array each time; `read_rows(start, stop)` some of the first
+    axis, where the kind of file allows that. Both raise UserError where the file is damaged.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     read: Callable[[], np.ndarray]
+    read_rows: Callable[[int, int], np.ndarray] | None = None
 
 
 Tensors = Mapping[str, LazyTensor]

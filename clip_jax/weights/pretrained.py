@@ -80,5 +80,7 @@ def _hint(name: str) -> str:
     swapped = "/".join(reversed(name.lower().split("/")))
     close = difflib.get_close_matches(swapped, lowered, n=1, cutoff=0.9)
     close = close or difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    hint = f"did you mean '{lowered[close[0]]}'?" if close else "clip_jax.list_pretrained() has the names"
-    return f"{hint} A repository of the hub is written hf-hub:{name}" if name.count("/") == 1 else hint
+    if close:
+        return f"did you mean '{lowered[close[0]]}'?"
+    repository = f", and a repository of the hub is written 'hf-hub:{name}'" if name.count("/") == 1 else ""
+    return f"clip_jax.list_pretrained() has the names{repository}"

@@ -70,11 +70,17 @@ def _lazy(path: Path, name: str, entry: dict[str, Any], base: int) -> LazyTensor
         raise UserError(f"{shown(name)} in {path} is of type {shown(entry['dtype'])}; read are {', '.join(DTYPES)}")
     check_shape(path, name, shape)
     dtype = DTYPES[entry["dtype"]]
-    return LazyTensor(shape, dtype, partial(_read, path, base + start, shape, dtype))
+    place = (path, base + start, shape, dtype)
+    return LazyTensor(shape, dtype, partial(_read, *place), partial(_read_rows, *place) if shape else None)
 
 
 def _read(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return read_bytes(path, offset, math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
+
+
+def _read_rows(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype, start: int, stop: int) -> np.ndarray:
+    row = math.prod(shape[1:]) * dtype.itemsize
+    return _read(path, offset + start * row, (stop - start, *shape[1:]), dtype)
 
 
 def write_safetensors(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:

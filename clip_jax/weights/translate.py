@@ -105,13 +105,17 @@ class _Pieces:
     tensors: Mapping[str, LazyTensor]
 
     def read(self, layer: int | None) -> np.ndarray:
-        if layer in self.by_layer and layer is not None:
-            return self._fill(np.empty(self.shape[1:], self.dtype), layer)
+        """One layer, or all; not always C-contiguous, as a tensor that needs no company is turned without a copy."""
+        if layer in self.by_layer:
+            first, *others = self.by_layer[layer]
+            if not others:
+                return first.to_parameter(self.tensors[first.key].read()).astype(self.dtype, copy=False)
+            return self._fill(np.empty(self.shape if layer is None else self.shape[1:], self.dtype), layer)
         if layer is not None:
             return self._whole[layer]
         values = np.empty(self.shape, self.dtype)
         for index in self.by_layer:
-            self._fill(values if index is None else values[index], index)
+            self._fill(values[index], index)
         return values
 
     @cached_property  # of a file that stacks its layers as we do, where one layer cannot be read alone

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatch
 from functools import partial
@@ -20,6 +21,7 @@ from clip_jax.weights.checkpoint import Checkpoint
 from clip_jax.weights.evidence import as_openai_builds
 from clip_jax.weights.folders import written_whole
 from clip_jax.weights.hf_config import from_hf, is_siglip, to_hf, to_hf_processor
+from clip_jax.weights.json_files import read_json
 from clip_jax.weights.lazy_tensor import LazyTensor
 from clip_jax.weights.open_clip_config import from_open_clip, to_open_clip
 from clip_jax.weights.reading import (
@@ -96,6 +98,9 @@ def is_model(target: Path) -> bool:
     """Whether a folder holds a model of some layout, so that its files may be replaced by another's."""
     if any((target / name).is_file() for name in (released.DESCRIPTION, OPEN_CLIP_CONFIG)):
         return True
+    with suppress(UserError):
+        if read_json(target / HF_CONFIG).get("model_type") in ("clip", "siglip"):
+            return True
     names = [path.name for path in target.iterdir()] if target.is_dir() else []
     weights = [name for name in names if name.endswith((".safetensors", ".bin", ".index.json"))]
     return bool(weights) and all(any(fnmatch(name, pattern) for pattern in MODEL_FILES) for name in names)

@@ -23,21 +23,10 @@ WORDS = {"context_length": 9, "vocab_size": 60, "width": 40, "heads": 5, "layers
 IMAGE = {"image_size": 37, "patch_size": 8, "width": 32, "head_width": 16, "layers": 2}
 RESNET = {"image_size": 64, "layers": [2, 1, 2, 1], "width": 16, "patch_size": None}
 TOY = "vit_toy_patch8_siglip_32"  # a small SigLIP, which `toy_siglip` teaches timm and us
-MAP = {
-    "image_size": 32,
-    "timm_model_name": TOY,
-    "timm_model_pretrained": False,
-    "timm_pool": "map",
-    "timm_proj": "none",
-}
-MAP_WORDS = {
-    **WORDS,
-    "width": 48,
-    "heads": 4,
-    "no_causal_mask": True,
-    "pool_type": "last",
-    "norm_kwargs": {"eps": 1e-6},
-}
+TIMM = {"timm_model_pretrained": False, "timm_pool": "map", "timm_proj": "none"}
+MAP = {"image_size": 32, "timm_model_name": TOY, **TIMM}
+SIGLIP_WORDS = {**WORDS, "no_causal_mask": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6}}
+MAP_WORDS = {**SIGLIP_WORDS, "width": 48, "heads": 4}
 SQUASH = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "resize_mode": "squash"}
 
 # open_clip's model_cfg by the released model that has its peculiarities, every size smaller.

@@ -257,5 +257,16 @@ def test_differences_by_hand():
         compare(a, {"logits": b["logits"]})
 
 
-def test_a_batch_of_none(source, parity):
-    assert parity(source, source, "--batch-size", "0").error.startswith("clip-jax: --batch-size must be at least 1")
+@pytest.mark.parametrize(
+    ("option", "values", "message"),
+    [
+        ("--batch-size", ("0", "-1", "100000"), "--batch-size must lie in 1..1024"),
+        ("--seed", ("-1",), "--seed must not be negative"),
+        ("--tolerance", ("-1", "nan", "inf"), "--tolerance must be a number that is not negative"),
+    ],
+)
+def test_options_that_make_no_sense(source, parity, option, values, message):
+    for value in values:
+        outcome = parity(source, source, f"{option}={value}")
+        assert outcome.code == 2
+        assert outcome.error == f"clip-jax: {message}; see clip-jax parity --help\n"
