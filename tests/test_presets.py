@@ -249,7 +249,7 @@ def test_list_models_prints_a_table():
     [
         ("ViT-B/32", "unknown model 'ViT-B/32'; did you mean 'ViT-B-32'?"),
         ("vit-l-14-336-quickgelu", "unknown model 'vit-l-14-336-quickgelu'; did you mean 'ViT-L-14-336-quickgelu'?"),
-        ("", "unknown model ''; valid are "),
+        ("", "unknown model ''; clip_jax.list_models() has the names"),
     ],
 )
 def test_unknown_model(name, message):

@@ -38,8 +38,8 @@ def run(arguments: Sequence[str]) -> None:
     started = time.perf_counter()
     target = as_path(options.target)
     check_layout(options.to)
-    check_target(target, options.overwrite)
     check_replaceable(target)
+    check_target(target, options.overwrite)
     hints = Hints(options.model, options.activation, options.vision_heads, options.text_heads)
     checkpoint = find_checkpoint(options.source, hints, options.revision, cache=options.cache_dir)
     source_table = checkpoint.origin.table

@@ -30,7 +30,10 @@ def find_checkpoint(
     name = os.fspath(path_or_name)
     path = as_path(name)
     if path.exists():
-        return _read_path(path, hints)
+        try:
+            return _read_path(path, hints)
+        except OSError as error:  # of a folder whose files cannot be listed
+            raise UserError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
     # The table of names and the hub's client are needed for names only.
     from clip_jax.weights.hub import download
 

@@ -1,6 +1,7 @@
 """A checkpoint into a folder, in any layout, with the config files by which other libraries load it unmodified."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -89,8 +90,16 @@ def check_layout(layout: str) -> None:
 
 
 def check_replaceable(target: Path) -> None:
-    """Raises UserError for the workdir of a training run, of which a model's files would replace some."""
-    if (target / "checkpoints").is_dir() or (target / "metrics.jsonl").exists():
+    """Raises UserError for a folder that cannot be listed, and for the workdir of a training run.
+
+    Of that, a model's files would replace some.
+    """
+    try:
+        names = os.listdir(target) if target.is_dir() else []
+        is_workdir = (target / "checkpoints").is_dir() or "metrics.jsonl" in names
+    except OSError as error:
+        raise UserError(f"cannot write to {target}: {error.strerror}") from error
+    if is_workdir:
         raise UserError(f"{target} is the workdir of a training run; give another folder for the model")
 
 

@@ -24,7 +24,7 @@ from support.torch_clip import randomise
 
 import clip_jax
 from clip_jax import UserError
-from clip_jax.config import PreprocessConfig, TokenizerConfig
+from clip_jax.config import PreprocessConfig, TokenizerConfig, VisionConfig
 
 torch = pytest.importorskip("torch")
 import_open_clip()  # transformers imports torchvision, which may need its help
@@ -131,6 +131,7 @@ def write_npz(path: Path, vocab_size: int = 700, scanned: bool = False, root: st
 @pytest.mark.parametrize("scanned", [False, True])
 def test_a_file_needs_no_flags(tmp_path, scanned, root):
     clip = clip_jax.load(write_npz(tmp_path / "siglip.npz", scanned=scanned, root=root))
+    assert isinstance(clip.config.vision, VisionConfig)
     vision, text = clip.config.vision.transformer, clip.config.text.transformer
     assert (vision.heads, text.heads) == (3, 5)
     assert {vision.activation, text.activation} == {"gelu_tanh"}

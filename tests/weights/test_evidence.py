@@ -168,6 +168,21 @@ def test_heads_that_cannot_be(bare):
     assert message_of(bare, vision_heads=3, **options).startswith("width 32 does not divide into 3 heads")
 
 
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"activation": "relu"}, "there is no activation 'relu'; did you mean 'gelu'?"),
+        ({"vision_heads": 0}, "a tower has at least one head, not 0"),
+        ({"text_heads": -2}, "a tower has at least one head, not -2"),
+        ({"text_heads": "5"}, "a tower has at least one head, not '5'"),
+    ],
+)
+def test_flags_that_cannot_be(bare, options, message):
+    """Even where the others would do without them."""
+    assert message_of(bare, **{"activation": "gelu", "vision_heads": 2, "text_heads": 5, **options}) == message
+
+
 @pytest.mark.usefixtures("named")
 def test_names_of_the_same_shapes(bare):
     assert message_of(bare) == (
@@ -239,6 +254,77 @@ def test_transformers_weights_without_a_config(tmp_path):
     assert relative_error(clip.encode_text(tokens), expected) <= 1e-5
 
 
+@pytest.mark.filterwarnings("ignore:.*has no .*; the library's defaults are used")
+def test_transformers_weights_beside_their_config(tmp_path):
+    """Heads and epsilon that no shape tells."""
+    from support.torch_clip import transformers_clip
+
+    config = toy_config()
+    stack = replace(config.text.transformer, heads=4, norm_epsilon=1e-3)
+    config = replace(config, text=replace(config.text, transformer=stack))
+    transformers_clip(config, seed=1).save_pretrained(tmp_path)
+    clip = clip_jax.load(tmp_path / "model.safetensors")
+    assert clip.config.text.transformer == stack
+    assert clip.config == clip_jax.load(tmp_path).config
+    overruled = clip_jax.load(
+        tmp_path / "model.safetensors", activation="quick_gelu", vision_heads=2, text_heads=5
+    ).config
+    assert overruled.text.transformer == toy_config().text.transformer
+
+
+def test_custom_text_without_a_config(tmp_path):
+    """SigLIP's layout of names around CLIP's own towers."""
+    model = open_clip_model(OPEN_CLIP["custom text, no bias"])
+    torch.save(model.state_dict(), tmp_path / "bare.pt")
+    assert "give --activation, --vision-heads, --text-heads, or --model" in message_of(tmp_path / "bare.pt")
+    clip = clip_jax.load(tmp_path / "bare.pt", activation="gelu", vision_heads=2, text_heads=5)
+    tokens = random_tokens(9, 60, 59)
+    with torch.no_grad():
+        image = model.encode_image(channels_first(random_pixels(37)))
+        text = model.encode_text(torch.tensor(tokens).long())
+    assert relative_error(clip.encode_image(random_pixels(37)[:, :32, :32]), image) <= 1e-5
+    assert relative_error(clip.encode_text(tokens), text) <= 1e-5
+
+
+@pytest.fixture
+def openai(tmp_path) -> Path:
+    """A file in the layout `openai`, which has no config file, and the folder `source` that it was made from."""
+    toy = OPEN_CLIP[TOY]
+    config = {
+        **toy,
+        "vision_cfg": {**toy["vision_cfg"], "image_size": 32, "width": 128, "head_width": 64},
+        "text_cfg": {**toy["text_cfg"], "width": 64, "heads": 1},
+    }
+    write_open_clip(tmp_path / "source", "bias", config=config)  # for its preprocessing
+    main(["convert", str(tmp_path / "source"), str(tmp_path / "openai"), "--to", "openai"])
+    return tmp_path / "openai" / "model.safetensors"
+
+
+def test_the_config_in_a_files_metadata(openai, tmp_path):
+    config = clip_jax.load(openai).config
+    assert config == clip_jax.load(tmp_path / "source").config == clip_jax.load(openai.parent).config
+    overruled = clip_jax.load(openai, activation="gelu", vision_heads=4, text_heads=2).config
+    assert overruled.text.transformer == replace(config.text.transformer, activation="gelu", heads=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "the config in {} is damaged, it is no JSON: "),
+        ("[]", "the config in {} is damaged: it holds no JSON object"),
+        ("[" * 5000, "the config in {} is damaged: it is nested more than 100 deep"),
+        ('{"embed_dim": NaN}', "the config in {} is damaged, it is no JSON: NaN is no number"),
+        ('{"embed_dim": 3}', "{} cannot be used: model config lacks the key 'vision'"),
+    ],
+    ids=["torn", "a list", "deep", "NaN", "no key"],
+)
+def test_a_damaged_config_in_a_files_metadata(openai, text, message):
+    from safetensors.torch import load_file, save_file
+
+    save_file(load_file(openai), openai, {"format": "pt", "clip_jax": text})
+    assert message_of(openai).startswith(message.format(openai))
+
+
 def test_mean_pooling_is_not_told_by_shapes(tmp_path):
     torch.save(open_clip_model(OPEN_CLIP["ViT-H-14-CLIPA"]).state_dict(), tmp_path / "bare.pt")
     message = message_of(tmp_path / "bare.pt", activation="gelu", vision_heads=2, text_heads=5)
@@ -273,3 +359,35 @@ def tensors_without(*parts: str) -> Iterator[tuple[str, Any]]:
 def test_weights_of_something_else(tmp_path, tensors, message):
     torch.save(tensors, tmp_path / "bare.pt")
     assert message in message_of(tmp_path / "bare.pt")
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "message"),
+    [
+        (
+            "vision_model.head.probe",
+            (2, 1, 48),
+            "vision_model.head.probe in {} has shape [2, 1, 48], as no CLIP has it",
+        ),
+        ("text_model.embeddings.position_embedding.weight", (5,), "the shapes of the weights in {} are of no CLIP: "),
+        ("vision_model.embeddings.patch_embedding.weight", (0, 3, 8, 8), "the weights in {} do not fit the model: "),
+        ("vision_model.embeddings.patch_embedding.weight", (48, 3, 0, 0), "the shapes of the weights in {} are of no"),
+        ("vision_model.encoder.layers.1.mlp.fc1.weight", (0, 0), "the shapes of the weights in {} are of no CLIP: "),
+        ("vision_model.encoder.layers.999999999.mlp.fc1.bias", (8,), "the weights in {} do not fit the model: "),
+        ("vision_model.encoder.layers.999999999.mlp.fc1.weight", (120, 48), "the shapes of the weights in {} are of"),
+    ],
+)
+def test_shapes_of_no_model(tmp_path, key, shape, message):
+    from support.torch_clip import transformers_siglip
+
+    config = get_config("ViT-B-16-SigLIP")
+    stack = replace(config.text.transformer, width=48, layers=2, heads=4)
+    vision = replace(config.vision, image_size=32, patch_size=8, transformer=stack)
+    text = replace(config.text, transformer=stack, vocab_size=60, context_length=9)
+    tensors = transformers_siglip(replace(config, embed_dim=48, vision=vision, text=text), seed=1).state_dict()
+    file = tmp_path / "bare.pt"
+    options = {"activation": "gelu", "vision_heads": 4, "text_heads": 4}
+    torch.save(tensors, file)
+    clip_jax.load(file, **options)
+    torch.save({**tensors, key: torch.zeros(shape)}, file)
+    assert message_of(file, **options).startswith(message.format(file))

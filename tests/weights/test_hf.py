@@ -87,7 +87,8 @@ class Source:
 
     def inputs(self) -> tuple[np.ndarray, np.ndarray]:
         text = self.clip.config.text
-        end = text.end_token_id if text.end_token_id in range(text.vocab_size) else text.vocab_size - 1
+        last = text.vocab_size - 1
+        end = last if text.end_token_id is None else min(text.end_token_id, last)
         pixels = random_pixels(self.clip.config.vision.image_size)
         return pixels, random_tokens(text.context_length, text.vocab_size, end)
 

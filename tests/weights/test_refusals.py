@@ -4,6 +4,9 @@ import io
 import json
 import os
 import pickle
+import signal
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, load_file, save_file
 from support.checkpoints import TOKENIZERS, write_json, write_open_clip
 
 import clip_jax
@@ -22,6 +25,24 @@ torch = pytest.importorskip("torch")
 
 NAME = "ViT-M-16-alt"
 WEIGHTS, CONFIG = "open_clip_model.safetensors", "open_clip_config.json"
+OUR_WEIGHTS = "model.safetensors"
+# A conversion that is killed when a part of the weights is on the disk.
+KILLED = """
+import os, signal, sys
+from clip_jax.cli.main import main
+from clip_jax.weights import safetensors_file
+
+write = safetensors_file._write
+
+def write_and_die(file, name, tensor):
+    write(file, name, tensor)
+    file.flush()
+    if file.tell() > 100_000:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+safetensors_file._write = write_and_die
+main(["convert", *sys.argv[1:]])
+"""
 
 Arrays = dict[str, np.ndarray]
 
@@ -154,7 +175,8 @@ def test_tokenizer_files_that_lead_elsewhere(tmp_path, source, refused, name):
 
 
 def test_zip_bombs(tmp_path, refused):
-    np.savez_compressed(tmp_path / "bomb.npz", **{"params/img/embedding/kernel": np.zeros((4000, 4000), np.float32)})
+    zeros = {"params/img/embedding/kernel": np.zeros((4000, 4000), np.float32)}
+    np.savez_compressed(tmp_path / "bomb.npz", allow_pickle=False, **zeros)
     assert "unpacks to" in refused(tmp_path / "bomb.npz")
     stored = io.BytesIO()
     torch.save({"visual.proj": torch.zeros(4000, 4000)}, stored)
@@ -222,6 +244,16 @@ def test_weights_that_are_not_finite(source, refused, value, dtype, layout):
     assert set(unloadable(source).removeprefix(start).split(", ")) == ours
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_bfloat16_weights_that_are_not_finite(tmp_path, refused, value):
+    model = write_open_clip(tmp_path / "source", NAME)
+    tensors = {name: tensor.bfloat16() for name, tensor in model.state_dict().items()}
+    tensors["visual.proj"][3, 2] = value
+    write_open_clip(tmp_path / "source", NAME, tensors=tensors)
+    assert refused(tmp_path / "source").endswith("are not finite (NaN or infinite): visual/projection")
+    assert unloadable(tmp_path / "source").endswith("are not finite (NaN or infinite): visual/projection")
+
+
 def test_statistics_that_are_not_finite(tmp_path, refused):
     write_open_clip(tmp_path / "source", "RN50")
     change_weights(tmp_path / "source" / WEIGHTS, lambda tensors: tensors["visual.bn1.running_var"].fill(np.nan))
@@ -273,6 +305,9 @@ def test_damaged_json(source, refused, text):
         ("vision_cfg", {"layers": "2"}, "vision.transformer.layers must be an integer, not '2'"),
         ("vision_cfg", {"layers": 2.0}, "vision.transformer.layers must be an integer, not 2.0"),
         ("vision_cfg", {"layers": True}, "vision.transformer.layers must be an integer, not True"),
+        ("vision_cfg", {"layers": 0}, "layers 0 is outside the range from 1 to "),
+        ("vision_cfg", {"layers": 10**9}, "layers 1000000000 is outside the range from 1 to "),
+        ("vision_cfg", {"width": -32}, "width -32 is outside the range from 1 to "),
         ("vision_cfg", {"mlp_ratio": "wide"}, "is damaged: a value is none that there can be"),
         ("vision_cfg", {"patch_size": 100}, "image_size 37 is smaller than one patch of 100 pixels"),
         ("vision_cfg", {"act_kwargs": {"approximate": "cubic"}}, "act_kwargs {'approximate': 'cubic'} are not known"),
@@ -280,6 +315,8 @@ def test_damaged_json(source, refused, text):
         ("text_cfg", {"embed_cls": True}, "computes: embed_cls=True"),
         ("text_cfg", {"pool_type": "first"}, "text_cfg's pool_type 'first' is not known; argmax, last, eos are"),
         ("text_cfg", {"heads": 7}, "width 40 does not divide into 7 heads"),
+        ("text_cfg", {"context_length": -1}, "context_length -1 is outside the range from 1 to "),
+        ("text_cfg", {"vocab_size": 10**30}, "is outside the range from 1 to "),
         ("text_cfg", {"vocab_size": None}, "text.vocab_size must be an integer, not None"),
         (None, {"embed_dim": "24"}, "embed_dim must be an integer, not '24'"),
         (None, {"vision_cfg": 3}, "its vision_cfg is no mapping"),
@@ -377,6 +414,39 @@ def test_source_and_target_are_the_same(source, refused, layout):
         np.testing.assert_array_equal(written[name], values)
 
 
+def test_a_target_inside_of_the_source(source, capsys):
+    """And the other way round: nothing is lost, however often."""
+    expected = contents(source)
+    for options in ((), ("--overwrite",)):
+        main(["convert", str(source), str(source / "ours"), *options])
+        found = contents(source)
+        assert {path: found[path] for path in expected} == expected
+        assert found.keys() - expected.keys() == {source / "ours" / name for name in ("clip_jax.json", OUR_WEIGHTS)}
+    main(["convert", str(source / "ours"), str(source), "--overwrite", "--to", "open_clip"])
+    assert "wrote" in capsys.readouterr().out
+    ours = {path: content for path, content in found.items() if path not in expected}
+    after = contents(source)
+    assert {path: after[path] for path in ours} == ours
+    for name, values in load_file(source / WEIGHTS).items():
+        np.testing.assert_array_equal(values, load(expected[source / WEIGHTS])[name])
+
+
+def test_a_conversion_that_is_killed(source, tmp_path, capsys):
+    """Nothing is at the target, or what was there before, and the next conversion is none the worse."""
+    target = tmp_path / "models" / "target"
+    for options in ((), ("--overwrite",)):
+        before = contents(target)
+        command = [sys.executable, "-c", KILLED, str(source), str(target), *options]
+        assert subprocess.run(command, capture_output=True, timeout=120).returncode == -signal.SIGKILL
+        assert target.exists() == bool(options)
+        assert contents(target) == before
+        assert any(contents(tmp_path / "models").keys() - before.keys())  # it had begun to write
+        main(["convert", str(source), str(target), *options])
+        assert [path.name for path in target.parent.iterdir()] == ["target"]
+        assert clip_jax.load(target).config == clip_jax.load(source).config
+    capsys.readouterr()
+
+
 def test_unknown_layouts(source, refused):
     assert refused(source, source.parent / "target", "--to", "openclip") == (
         "unknown layout 'openclip'; did you mean 'open_clip'?"
@@ -407,6 +477,28 @@ def test_a_folder_without_permission(source, tmp_path, refused):
     assert refused(source, target) == f"cannot write to {target}: Permission denied"
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read anything")
+@pytest.mark.parametrize("mode", [0o300, 0o600], ids=["not listed", "not entered"])
+def test_folders_that_cannot_be_read(source, tmp_path, capsys, mode):
+    clip_jax.save(clip_jax.load(source), tmp_path / "closed")
+    (tmp_path / "closed" / "clip_jax.json").unlink()
+    (tmp_path / "closed" / "model.safetensors").rename(tmp_path / "closed" / "a.pt")
+    before = contents(tmp_path)
+    (tmp_path / "closed").chmod(mode)
+    try:
+        for paths, told in (("source", "closed"), "cannot write to"), (("closed", "target"), "cannot read"):
+            for options in ((), ("--overwrite",)):
+                with pytest.raises(SystemExit) as caught:
+                    main(["convert", *(str(tmp_path / path) for path in paths), *options])
+                assert caught.value.code == 2
+                captured = capsys.readouterr()
+                assert captured.err.startswith(f"clip-jax: {told} {tmp_path / 'closed'}")
+                assert captured.err.endswith(": Permission denied\n")
+    finally:
+        (tmp_path / "closed").chmod(0o700)
+    assert contents(tmp_path) == before
+
+
 def test_a_full_disk(source, tmp_path, refused, monkeypatch):
     class Full(io.FileIO):
         def write(self, content: Any, /) -> int:
@@ -426,6 +518,8 @@ def test_a_full_disk(source, tmp_path, refused, monkeypatch):
         (("--image-size", "-8"), "image_size -8 is smaller than one patch of 8 pixels"),
         (("--context-length", "0"), "context length 0 is not within the 9 positions that were trained"),
         (("--context-length", "20"), "resample_text=True (--resample-text) stretches them"),
+        (("--image-size", "100000"), "image size 100000 makes 12500 x 12500 positions; 512 is the most"),
+        (("--context-length", "1000000", "--resample-text"), "context length 1000000 is too long; 65536 is the most"),
         (("--image-size", "big"), "argument --image-size: invalid int value: 'big'; see clip-jax convert --help"),
         (("--layers", "3"), "unrecognized arguments: --layers 3; see clip-jax convert --help"),
         (("--activation", "relu"), "invalid choice: 'relu'"),

@@ -15,8 +15,8 @@ from support.tokenizer_models import bert_like
 import clip_jax
 from clip_jax import Clip, UserError
 from clip_jax.config import ComputeConfig, TokenizerConfig
-from clip_jax.weights.checkpoint import Origin
 from clip_jax.weights import released
+from clip_jax.weights.checkpoint import Origin
 from clip_jax.weights.released import DESCRIPTION, MAX_TOKENIZER_FILE, WEIGHTS
 from clip_jax.weights.tree import flatten
 
