@@ -186,7 +186,7 @@ def _same(build: Callable[[], ClipConfig], config: ClipConfig) -> bool:
     """Whether a config file that came with the model still describes it; the tokenizer has its own files."""
     try:
         return replace(build(), tokenizer=config.tokenizer) == config
-    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+    except (UserError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
         return False
 
 

@@ -19,7 +19,9 @@ from support.varied_texts import varied_texts
 
 import clip_jax
 from clip_jax import Clip, UserError
+from clip_jax.config import TokenizerConfig
 from clip_jax.weights.checkpoint import Origin
+from clip_jax.weights.hf_config import from_hf
 from clip_jax.weights.loading import find_checkpoint
 from clip_jax.weights.writing import write_checkpoint
 
@@ -73,7 +75,8 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "SigLIP": {"size": {"height": 37, "width": 37}, "resample": 2},
     "SigLIP, defaults": {},
 }
-NAMES = [*CLIP, *SIGLIP]
+# The widths of the defaults are those of released models, so that these take long.
+NAMES = [pytest.param(name, marks=pytest.mark.slow if "defaults" in name else ()) for name in (*CLIP, *SIGLIP)]
 
 
 @dataclass(frozen=True)
@@ -259,6 +262,16 @@ def test_processor_config_of_transformers_5(tmp_path, jpegs):
     clip = clip_jax.load(tmp_path)
     np.testing.assert_allclose(clip.preprocess(jpegs), pixels.permute(0, 2, 3, 1), rtol=0, atol=1e-6)
     assert relative_error(clip.encode_image(jpegs), image_features(model_of(name), pixels)) <= 1e-4
+
+
+@pytest.mark.parametrize("kind", ["CLIP", "Siglip"])
+def test_defaults(kind):
+    """What a config.json leaves out is what the library has for it."""
+    towers = {"text_config": {"num_hidden_layers": 3}, "vision_config": {"num_hidden_layers": 2}}
+    short = {"model_type": kind.lower(), **towers}
+    whole = getattr(transformers, f"{kind}Config")(**towers).to_dict()
+    assert len(whole["text_config"]) > 10
+    assert from_hf(short, None, TokenizerConfig()) == from_hf(whole, None, TokenizerConfig())
 
 
 @pytest.mark.parametrize("name", ["largest id", "SigLIP"])

@@ -209,13 +209,28 @@ def test_models_that_openais_code_gets_wrong(tmp_path, config, difference):
     ids=["ViT", "RN", "end token", "from transformers", "own preprocessing"],
 )
 def test_models_that_openais_code_gets_right(tmp_path, config):
-    from safetensors.torch import load_file
+    tensors = write_openai(tmp_path / "model", config)
+    model = import_open_clip().model.build_model_from_openai_state_dict(dict(tensors))
+    built = model.state_dict()
+    assert built.keys() == tensors.keys()
+    for key, tensor in tensors.items():  # linear layers and projections become float16
+        assert torch.equal(built[key], tensor.to(built[key].dtype)), key
 
-    clip = with_random_params(config)
-    clip_jax.save(clip, tmp_path / "model", layout="openai")
-    model = import_open_clip().model.build_model_from_openai_state_dict(load_file(tmp_path / "model" / WEIGHTS))
+
+def test_the_last_token_of_the_vocabulary_is_the_largest(tmp_path):
+    """OpenAI's code pools at the largest id, which is what our config calls the end token."""
+    config = replace(PLAIN, text=replace(PLAIN.text, pooling="end_token", end_token_id=59))
+    tensors = write_openai(tmp_path / "model", config)
+    model = import_open_clip().model.build_model_from_openai_state_dict(dict(tensors)).float()
+    model.load_state_dict(tensors)
     tokens = random_tokens(9, 60, 59)
     with torch.no_grad():
-        expected = model.float().encode_text(torch.tensor(tokens).long())
-    # It keeps linear layers and projections in float16, rounded to within 2^-11 of each weight.
-    assert relative_error(clip.encode_text(tokens), expected) <= 1e-2
+        expected = model.encode_text(torch.tensor(tokens).long())
+    assert relative_error(clip_jax.load(tmp_path / "model").encode_text(tokens), expected) <= 1e-5
+
+
+def write_openai(folder: Path, config: ClipConfig) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    clip_jax.save(with_random_params(config), folder, layout="openai")
+    return load_file(folder / WEIGHTS)

@@ -94,7 +94,7 @@ def test_two_layouts_of_one_model(source, tmp_path, parity):
     ]
 
 
-@pytest.mark.parametrize("name", [VIT, "ViT-H-14-CLIPA", "RN50", "custom text", "ViT-B-16-SigLIP2"])
+@pytest.mark.parametrize("name", [VIT, "RN50", "custom text", "ViT-B-16-SigLIP2"])
 def test_open_clip_in_torch(tmp_path, parity, name):
     write_open_clip(tmp_path / "source", name)
     outcome = parity(tmp_path / "source", tmp_path / "source", "--torch", "--tolerance", "1e-5")
@@ -150,7 +150,7 @@ def test_the_first_layer_that_differs_is_seen(source, tmp_path, parity):
     ],
     ids=["vision epsilon", "text epsilon", "vision heads", "text heads", "mask", "activation"],
 )
-@pytest.mark.parametrize("library", ["ours", "torch"])
+@pytest.mark.parametrize("library", [pytest.param("ours", marks=pytest.mark.slow), "torch"])
 def test_a_wrong_config_is_found_out(tmp_path, parity, tower, values, library):
     """With weights as open_clip draws them: small, as trained ones are, so that an epsilon counts."""
     open_clip = import_open_clip()
@@ -212,9 +212,8 @@ def test_models_of_other_inputs(source, tmp_path, parity, tower, values, inputs,
     )
 
 
-@pytest.mark.parametrize(("tower", "values"), [("vision_cfg", {"layers": 3}), ("text_cfg", {"width": 80})])
-def test_models_of_other_sizes(source, tmp_path, parity, tower, values):
-    config = {**OPEN_CLIP[VIT], tower: {**OPEN_CLIP[VIT][tower], **values}}
+def test_models_of_other_sizes(source, tmp_path, parity):
+    config = {**OPEN_CLIP[VIT], "vision_cfg": {**OPEN_CLIP[VIT]["vision_cfg"], "layers": 1}}
     write_open_clip(tmp_path / "other", VIT, config=config)
     outcome = parity(source, tmp_path / "other")
     assert outcome.code == 2

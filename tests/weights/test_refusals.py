@@ -373,6 +373,28 @@ def test_descriptions_of_our_own_that_cannot_be_used(tmp_path, source, refused, 
     assert message in refused(tmp_path / "model", tmp_path / "target", "--to", "open_clip")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda configs: configs.update({CONFIG: 3}),
+        lambda configs: configs[CONFIG].pop("model_cfg"),
+        lambda configs: configs[CONFIG].update(model_cfg=[]),
+        lambda configs: configs[CONFIG]["model_cfg"].update(embed_dim=25),
+        lambda configs: configs[CONFIG]["model_cfg"]["vision_cfg"].update(head_width=0),
+        lambda configs: configs[CONFIG]["model_cfg"]["text_cfg"].update(layers=10**30),
+    ],
+    ids=["a number", "no model", "a list", "another model", "zero", "huge"],
+)
+def test_a_sources_config_that_describes_another_model_is_not_written(tmp_path, source, damage):
+    """Ours is, which says the same as the one that was there at first."""
+    clip_jax.save(clip_jax.load(source), tmp_path / "model")
+    description = json.loads((tmp_path / "model" / "clip_jax.json").read_text())
+    damage(description["origin"]["configs"])
+    write_json(tmp_path / "model" / "clip_jax.json", description)
+    main(["convert", str(tmp_path / "model"), str(tmp_path / "target"), "--to", "open_clip"])
+    assert clip_jax.load(tmp_path / "target").config == clip_jax.load(source).config
+
+
 # Targets
 
 
