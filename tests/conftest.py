@@ -17,6 +17,12 @@ from clip_jax.config import ClipConfig, PreprocessConfig, TextConfig, Transforme
 from clip_jax.models.two_tower import Params, init_params
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """The fast tests skip XLA's optimisations, which take most of their time; the slow ones compile as users do."""
+    if config.option.markexpr == "not slow":
+        os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
+
+
 @pytest.fixture(scope="session")
 def toy_config() -> ClipConfig:
     """A model whose every size differs from the others, so that no axis can stand for another unnoticed."""

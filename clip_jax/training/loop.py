@@ -32,7 +32,8 @@ from clip_jax.training.optimizer import make_optimizer
 from clip_jax.training.progress import Progress
 from clip_jax.training.state import TrainState, abstract_state, init_state
 from clip_jax.training.step import make_step
-from clip_jax.weights import checkpoints
+from clip_jax.weights import orbax_checkpoints
+from clip_jax.weights.folders import CHECKPOINTS
 
 
 def train(config: TrainConfig, workdir: Path) -> Clip:
@@ -53,14 +54,14 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
     optimizer = make_optimizer(config.optimizer, config.steps)
     abstract = abstract_state(model, optimizer, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    folder = workdir / checkpoints.FOLDER
-    start = checkpoints.latest_step(folder) or 0
+    folder = workdir / CHECKPOINTS
+    start = orbax_checkpoints.latest_step(folder) or 0
     description = json.loads(
         json.dumps({"model": model.to_dict(), "config": asdict(config), "samples": len(pipeline.table)})
     )
     if start:
-        _check_resumable(checkpoints.describe(folder, start), description, workdir)
-        state = checkpoints.restore(folder, start, abstract)
+        _check_resumable(orbax_checkpoints.describe(folder, start), description, workdir)
+        state = orbax_checkpoints.restore(folder, start, abstract)
     else:
         state = jax.jit(lambda: init_state(model, optimizer, config.seed), out_shardings=shardings)()
     if start:
@@ -90,7 +91,7 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
             if _due(config.checkpoint.every, step, config):
                 with clock.paused(state):
                     _checked(figures, step)  # a run that diverged must not push out its last good checkpoints
-                    checkpoints.save(folder, step, state, description, config.checkpoint.keep)
+                    orbax_checkpoints.save(folder, step, state, description, config.checkpoint.keep)
     finally:
         log.close()
         progress.close()

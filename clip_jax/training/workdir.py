@@ -9,7 +9,7 @@ from typing import Any
 from clip_jax.errors import UserError
 from clip_jax.training import metrics
 from clip_jax.training.config import TrainConfig
-from clip_jax.weights import checkpoints
+from clip_jax.weights.folders import CHECKPOINTS
 
 CONFIG = "config.json"
 PLACEHOLDER = "{workdir}"
@@ -23,7 +23,7 @@ def check(workdir: Path, config: TrainConfig) -> None:
     """
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"the workdir {workdir} is a file; choose another --workdir")
-    begun = [name for name in (checkpoints.FOLDER, metrics.FILE) if (workdir / name).exists()]
+    begun = [name for name in (CHECKPOINTS, metrics.FILE) if (workdir / name).exists()]
     path = workdir / CONFIG
     if not path.is_file():
         if begun:

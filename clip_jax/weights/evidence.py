@@ -1,7 +1,8 @@
 """The architecture of a bare state dict: sizes from its shapes, and the rest from a known name or the user.
 
 Shapes do not tell the activation, the number of heads, the preprocessing or the tokenizer. Nothing is guessed: where
-the named architectures of the same shapes differ in one of these, the user is asked to name one.
+the named architectures of the same shapes differ in one of these, the user is asked to name one. LayerNorm's epsilon
+goes with the family: 1e-6 where a probe pools the patches, as in every SigLIP, and 1e-5 in every other CLIP.
 """
 
 from collections.abc import Mapping
@@ -42,8 +43,10 @@ class Hints:
     text_heads: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.model, str | None):
+            raise UserError(f"model is the name of an architecture, not {self.model!r}")
         if self.activation is not None and self.activation not in get_args(Activation):
-            hint = nearest(self.activation, get_args(Activation))
+            hint = nearest(str(self.activation), get_args(Activation))
             raise UserError(f"there is no activation '{self.activation}'; {hint}")
         for heads in (self.vision_heads, self.text_heads):
             if heads is not None and (not isinstance(heads, int) or heads < 1):

@@ -12,6 +12,7 @@ from pathlib import Path
 from clip_jax.errors import UserError
 
 PARTIAL = ".partial-"
+CHECKPOINTS = "checkpoints"  # in the workdir of a training run
 
 
 def as_path(path: str | os.PathLike[str]) -> Path:

@@ -9,10 +9,9 @@ from clip_jax.presets import PRESETS
 from clip_jax.weights import released
 from clip_jax.weights.checkpoint import Checkpoint, Origin, in_memory
 from clip_jax.weights.evidence import Hints
-from clip_jax.weights.folders import as_path
+from clip_jax.weights.folders import CHECKPOINTS, as_path
 from clip_jax.weights.reading import read_checkpoint
 
-CHECKPOINTS = "checkpoints"  # the folder of a training workdir
 HUB = "hf-hub:"
 
 
@@ -52,7 +51,7 @@ def find_checkpoint(
 
 def _read_path(path: Path, hints: Hints) -> Checkpoint:
     if path.is_dir() and not released.is_released(path) and (path / CHECKPOINTS).is_dir():
-        from clip_jax.weights import checkpoints  # Orbax is needed for training checkpoints only
+        from clip_jax.weights import orbax_checkpoints  # Orbax is needed for training checkpoints only
 
-        return in_memory(*checkpoints.read_model(path / checkpoints.FOLDER), Origin(), {})
+        return in_memory(*orbax_checkpoints.read_model(path / CHECKPOINTS), Origin(), {})
     return read_checkpoint(path, hints)

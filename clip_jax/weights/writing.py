@@ -20,7 +20,7 @@ from clip_jax.schema import nearest
 from clip_jax.weights import released
 from clip_jax.weights.checkpoint import Checkpoint
 from clip_jax.weights.evidence import as_openai_builds
-from clip_jax.weights.folders import written_whole
+from clip_jax.weights.folders import CHECKPOINTS, written_whole
 from clip_jax.weights.hf_config import from_hf, is_siglip, to_hf, to_hf_processor
 from clip_jax.weights.json_files import read_json
 from clip_jax.weights.lazy_tensor import LazyTensor
@@ -96,7 +96,7 @@ def check_replaceable(target: Path) -> None:
     """
     try:
         names = os.listdir(target) if target.is_dir() else []
-        is_workdir = (target / "checkpoints").is_dir() or "metrics.jsonl" in names
+        is_workdir = (target / CHECKPOINTS).is_dir() or "metrics.jsonl" in names
     except OSError as error:
         raise UserError(f"cannot write to {target}: {error.strerror}") from error
     if is_workdir:

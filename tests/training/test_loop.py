@@ -12,7 +12,8 @@ from clip_jax.errors import UserError
 from clip_jax.sharding import MeshConfig
 from clip_jax.training.config import CheckpointConfig, DataConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
 from clip_jax.training.loop import train
-from clip_jax.weights import checkpoints
+from clip_jax.weights import orbax_checkpoints
+from clip_jax.weights.folders import CHECKPOINTS
 
 CONFIG = TrainConfig(
     data=DataConfig("scenes:train?images=40&size=48"),
@@ -37,13 +38,13 @@ def test_a_run_that_diverges_keeps_its_good_checkpoints(tmp_path):
     config = replace(CONFIG, optimizer=OptimizerConfig(learning_rate=1e30, warmup=4))
     with pytest.raises(UserError, match=r"is (nan|inf) at step \d; try a lower optimizer.learning_rate"):
         train(config, tmp_path)
-    assert checkpoints.latest_step(tmp_path / checkpoints.FOLDER) in (None, 2)
+    assert orbax_checkpoints.latest_step(tmp_path / CHECKPOINTS) in (None, 2)
 
 
 def test_a_damaged_checkpoint_is_named(finished, tmp_path):
     workdir = tmp_path / "damaged"
     shutil.copytree(finished, workdir)
-    for path in (workdir / checkpoints.FOLDER / "6").rglob("*"):
+    for path in (workdir / CHECKPOINTS / "6").rglob("*"):
         if path.is_file() and path.name not in ("commit_success.txt", "_CHECKPOINT_METADATA"):
             path.write_bytes(path.read_bytes()[:10])
     for use in (lambda: train(CONFIG, workdir), lambda: clip_jax.load(workdir)):

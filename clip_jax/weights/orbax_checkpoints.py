@@ -13,8 +13,6 @@ from clip_jax.config import ClipConfig
 from clip_jax.errors import UserError
 from clip_jax.models.two_tower import Params, init_params
 
-FOLDER = "checkpoints"
-
 
 def latest_step(folder: Path) -> int | None:
     """The newest complete checkpoint's step; None where there is none."""
