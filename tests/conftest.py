@@ -23,6 +23,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes by their argument's name: archives have the time in them, and workers must agree on every test's name."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def toy_config() -> ClipConfig:
     """A model whose every size differs from the others, so that no axis can stand for another unnoticed."""
