@@ -4,7 +4,7 @@ Features are L2-normalised by the caller; `scale` is the multiplier itself, alre
 computed in float32 with full-precision products, whatever the features' type.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,12 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from clip_jax.errors import UserError
-from clip_jax.sharding import BATCH_AXES
+from clip_jax.ring_loss import ring_loss
+from clip_jax.schema import nearest
+from clip_jax.sharding import BATCH_AXES, batch_shards
 
 Kind = Literal["softmax", "sigmoid"]
-Method = Literal["gather"]
+Method = Literal["gather", "ring"]
 
 
 def softmax_loss(
@@ -60,19 +62,29 @@ def contrastive_loss(
 ) -> Float[Array, ""]:
     """The loss of a global batch sharded over the mesh's batch axes; equal to the textbook losses above.
 
-    `gather`: every device collects all features and scores its own rows of both directions against them.
-    `mesh=None` is one device. Raises UserError for an unknown kind or method, or a sigmoid loss without bias.
+    `gather`: every device collects all features and scores its own rows of both directions against them, which is
+    simplest and fastest while local batch x global batch logits fit. `ring`: texts travel from device to device and
+    logits are computed in tiles, so that memory is linear in the local batch and the number of devices does not matter.
+
+    `mesh=None` is one device. bfloat16 features are scored in float32; in the ring they travel as they are.
+    Raises UserError for an unknown kind or method, a sigmoid loss without bias, or a batch that the mesh does not
+    divide.
     """
-    if kind not in ("softmax", "sigmoid"):
-        raise UserError(f"unknown loss kind '{kind}'; valid are softmax, sigmoid")
-    if method != "gather":
-        raise UserError(f"unknown loss method '{method}'; valid is gather")
+    for name, value, valid in (("kind", kind, get_args(Kind)), ("method", method, get_args(Method))):
+        if value not in valid:
+            raise UserError(f"unknown loss {name} '{value}'; {nearest(value, valid)}")
     if kind == "sigmoid" and bias is None:
         raise UserError("the sigmoid loss needs a bias; pass bias, or use kind='softmax'")
-    bias = jnp.asarray(0.0 if bias is None else bias, jnp.float32)
+    if mesh is not None and len(image) % batch_shards(mesh):
+        raise UserError(f"a batch of {len(image)} does not divide over data x fsdp = {batch_shards(mesh)} devices")
     scale = jnp.asarray(scale, jnp.float32)
+    if method == "ring":
+        return ring_loss(image, text, scale, jnp.asarray(bias, jnp.float32) if kind == "sigmoid" else None, mesh)
+    bias = jnp.asarray(0.0 if bias is None else bias, jnp.float32)
     if mesh is None:
         return softmax_loss(image, text, scale) if kind == "softmax" else sigmoid_loss(image, text, scale, bias)
+    # Cast once and before they are collected, so that their gradients are summed in float32 too.
+    image, text = image.astype(jnp.float32), text.astype(jnp.float32)
     local_loss = {"softmax": _local_softmax, "sigmoid": _local_sigmoid}[kind]
     return jax.shard_map(local_loss, mesh=mesh, in_specs=(P(BATCH_AXES), P(BATCH_AXES), P(), P()), out_specs=P())(
         image, text, scale, bias
@@ -83,7 +95,7 @@ def _local_softmax(image, text, scale, bias):
     """One device's rows of both directions against all columns; the mean over devices is the global mean."""
     del bias
     all_image, all_text = _gather(image), _gather(text)
-    matching = scale * jnp.sum(image.astype(jnp.float32) * text.astype(jnp.float32), axis=-1)
+    matching = scale * jnp.sum(image * text, axis=-1)
     to_text = jax.nn.logsumexp(_logits(image, all_text, scale), axis=1) - matching
     to_image = jax.nn.logsumexp(_logits(text, all_image, scale), axis=1) - matching
     return jax.lax.pmean((to_text.mean() + to_image.mean()) / 2, BATCH_AXES)
@@ -92,7 +104,7 @@ def _local_softmax(image, text, scale, bias):
 def _local_sigmoid(image, text, scale, bias):
     """One device's images against all texts. Every pair starts as a negative; the matching ones are then corrected."""
     logits = _logits(image, _gather(text), scale) + bias
-    matching = scale * jnp.sum(image.astype(jnp.float32) * text.astype(jnp.float32), axis=-1) + bias
+    matching = scale * jnp.sum(image * text, axis=-1) + bias
     # log sigmoid(x) - log sigmoid(-x) = x
     total = -jax.nn.log_sigmoid(-logits).sum() - matching.sum()
     return jax.lax.pmean(total / len(image), BATCH_AXES)

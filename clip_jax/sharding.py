@@ -67,6 +67,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(BATCH_AXES))
 
 
+def batch_shards(mesh: Mesh) -> int:
+    """The number of parts into which the mesh splits a batch."""
+    return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+
+
 def parameter_specs(params: Mapping[str, Any], mesh: Mesh, rules=PARAMETER_RULES) -> Any:
     """The NamedSharding of each parameter, as a tree like `params` (arrays or ShapeDtypeStructs).
 
