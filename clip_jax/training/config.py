@@ -9,6 +9,7 @@ from typing import Literal
 
 from clip_jax.config import ComputeConfig
 from clip_jax.errors import UserError
+from clip_jax.losses import Kind, Method
 from clip_jax.sharding import MeshConfig
 
 Share = int | float
@@ -55,17 +56,23 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The contrastive loss and how it crosses devices."""
+    """The contrastive loss, and how it crosses devices: `gather`, or `ring` where the logits would not fit.
 
-    kind: Literal["softmax"] = "softmax"
-    method: Literal["gather"] = "gather"
+    `dtype` is what the features are rounded to before they are compared, which is done in float32 either way; bfloat16
+    halves what travels around the ring.
+    """
+
+    kind: Kind = "softmax"
+    method: Method = "gather"
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW with linear warmup and cosine decay to zero. Defaults: appendix F of the paper, for ViTs.
 
-    `clip_norm` bounds the global norm of the gradients, `max_logit_scale` the temperature's multiplier.
+    `clip_norm` bounds the global norm of the gradients, `max_logit_scale` the temperature's multiplier; either may be
+    none.
     """
 
     learning_rate: float = 5e-4
@@ -75,7 +82,7 @@ class OptimizerConfig:
     epsilon: float = 1e-6
     weight_decay: float = 0.2
     clip_norm: float | None = None
-    max_logit_scale: float = 100.0
+    max_logit_scale: float | None = 100.0
 
 
 @dataclass(frozen=True)
@@ -113,12 +120,13 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A whole training run. `batch_size` is global."""
+    """A whole training run. `batch_size` is global; `microbatches` are the parts that its activations are held in."""
 
     data: DataConfig
     seed: int = 0
     steps: int = 100_000
     batch_size: int = 4_096
+    microbatches: int = 1
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -128,7 +136,7 @@ class TrainConfig:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
+        for name in ("steps", "batch_size", "microbatches"):
             if getattr(self, name) < 1:
                 raise UserError(f"config.{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("checkpoint", "log", "evaluate"):

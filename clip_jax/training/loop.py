@@ -23,11 +23,11 @@ from clip_jax.data.table import Table
 from clip_jax.errors import UserError
 from clip_jax.evaluation.zero_shot import classify_table, embed_table, match_labels
 from clip_jax.inputs.tokenizer import tokenizer_for
-from clip_jax.presets import get_config
-from clip_jax.sharding import BATCH_AXES, batch_sharding, make_mesh
+from clip_jax.sharding import batch_sharding, make_mesh
 from clip_jax.training import workdir as workdirs
 from clip_jax.training.config import TrainConfig, in_steps
 from clip_jax.training.metrics import MetricsLog
+from clip_jax.training.model import check_divides, training_model
 from clip_jax.training.optimizer import make_optimizer
 from clip_jax.training.progress import Progress
 from clip_jax.training.state import TrainState, abstract_state, init_state
@@ -42,9 +42,9 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
     Losses, batches and parameters do not depend on whether and where the run was stopped. Raises UserError for a
     config, data or workdir at fault, and where the loss is no longer a number.
     """
-    model = get_config(config.model.name)
+    model = training_model(config)
     mesh = make_mesh(config.mesh)
-    _check_batch(config, mesh)
+    check_divides(config, model, mesh)
     workdirs.check(workdir, config)
     draw_missing(config, model, workdir)
     pipeline = _pipeline(config, model, workdir)
@@ -146,15 +146,6 @@ def _to_devices(batch: Batch, mesh: Mesh) -> tuple[jax.Array, jax.Array]:
     sharding = batch_sharding(mesh)
     pixels, tokens = (jax.make_array_from_process_local_data(sharding, part) for part in (batch.pixels, batch.tokens))
     return pixels, tokens
-
-
-def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
-    shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    if config.batch_size % shards:
-        raise UserError(
-            f"config.batch_size {config.batch_size} does not divide over data x fsdp = {shards} devices; "
-            f"{-(-config.batch_size // shards) * shards} would"
-        )
 
 
 def _checked(figures: Mapping[str, Any], step: int) -> dict[str, Any]:

@@ -15,9 +15,16 @@ NOT_DECAYED = r"(scale(_[12])?|bias|class_embedding|mean|variance)$"
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """The learning rate at each step: linear from 0 over the warmup, then half a cosine down to 0 at `steps`."""
+    """The learning rate of each update: linear over the warmup, then half a cosine down to 0 at `steps`.
+
+    The first update has 1 / warmup of the full rate, not 0 of it, as in open_clip.
+    """
     warmup = min(in_steps(config.warmup, steps), max(steps - 1, 0))
-    return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, max(steps, 1))
+    peak = config.learning_rate
+    cosine = optax.cosine_decay_schedule(peak, max(steps - warmup, 1))
+    if warmup == 0:
+        return cosine
+    return optax.join_schedules([lambda step: peak * (step + 1) / warmup, cosine], [warmup])
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
@@ -44,6 +51,8 @@ def decayed(params: Params) -> Params:
     return jax.tree_util.tree_map_with_path(is_decayed, params)
 
 
-def clamp_logit_scale(params: Params, most: float) -> Params:
-    """The parameters with the logit scale within [1, most], as CLIP clips it after every update."""
+def clamp_logit_scale(params: Params, most: float | None) -> Params:
+    """The parameters with the logit scale within [1, most], as CLIP clips it after every update; none is no bound."""
+    if most is None:
+        return params
     return params | {"logit_scale": jnp.clip(params["logit_scale"], 0.0, jnp.log(most))}
