@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.mesh_utils import create_device_mesh, create_hybrid_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -59,7 +60,18 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             "the sizes must multiply to that number (one of them may be -1)"
         )
     shape = [len(devices) // known if size == -1 else size for size in sizes]
-    return jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
+    return Mesh(_arranged(shape, devices), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def _arranged(shape: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
+    """The devices so that neighbours in the mesh are neighbours by wire; only the data axis crosses slices of a pod."""
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    data, *others = shape
+    if slices == 1:
+        return create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    if data % slices:
+        raise UserError(f"mesh data={data} does not divide over {slices} slices; fsdp and tensor stay within a slice")
+    return create_hybrid_device_mesh((data // slices, *others), (slices, 1, 1), devices, allow_split_physical_axes=True)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

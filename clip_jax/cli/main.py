@@ -14,6 +14,7 @@ from clip_jax.errors import UserError
 COMMANDS = {
     "demo": "draw captioned scenes, train a tiny CLIP on them, evaluate it zero-shot, write a report",
     "train": "train a model from a config file, or resume what the workdir holds",
+    "plan": "compile the train step for a TPU slice that is not there: does it fit, what does it cost",
     "evaluate": "evaluate a model on labelled data: zero-shot",
     "classify": "say which of some labels fit your images",
     "models": "list the named architectures and their sizes, or the pretrained weights that have a name",
@@ -24,6 +25,7 @@ TRAINING_PACKAGES = ("tensorflow", "ml_collections", "matplotlib", "tensorboardX
 EXAMPLES = """examples:
   clip-jax demo
   clip-jax train --config=configs/scenes.py --workdir=runs/scenes
+  clip-jax plan --config=configs/openai_vit_b32.py --topology v5e:16x16
   clip-jax evaluate zero-shot --model runs/scenes --data runs/scenes/scenes/held_out
   clip-jax classify star.jpg --labels 'red star,blue ring' --model runs/scenes
   clip-jax convert ViT-B-32.pt released/ --to hf"""

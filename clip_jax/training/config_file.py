@@ -13,10 +13,13 @@ from clip_jax.schema import parse
 from clip_jax.training.config import TrainConfig
 
 
-def load_config(path_and_argument: str, overrides: Sequence[tuple[str, str]] = ()) -> TrainConfig:
+def load_config(
+    path_and_argument: str, overrides: Sequence[tuple[str, str]] = (), needs_data: bool = True
+) -> TrainConfig:
     """The config of FILE or FILE:ARG, that is what its `get_config()` or `get_config(ARG)` returns, with overrides.
 
-    Overrides are (dotted key, text) pairs; the text is read as a Python literal where it is one. Raises UserError.
+    Overrides are (dotted key, text) pairs; the text is read as a Python literal where it is one. `needs_data` asks for
+    the training data to be named, as a run needs. Raises UserError.
     """
     path, _, argument = path_and_argument.partition(":")
     if not Path(path).is_file():
@@ -32,10 +35,10 @@ def load_config(path_and_argument: str, overrides: Sequence[tuple[str, str]] = (
         raise
     except Exception as error:
         raise UserError(f"{path_and_argument} fails with {type(error).__name__}: {error}") from error
-    return check_config(config, overrides)
+    return check_config(config, overrides, needs_data)
 
 
-def check_config(config: Any, overrides: Sequence[tuple[str, str]] = ()) -> TrainConfig:
+def check_config(config: Any, overrides: Sequence[tuple[str, str]] = (), needs_data: bool = True) -> TrainConfig:
     """A ConfigDict checked against the schema, overrides applied. Raises UserError naming the nearest valid key."""
     if not isinstance(config, ConfigDict):
         raise UserError(f"get_config() must return an ml_collections.ConfigDict, not a {type(config).__name__}")
@@ -43,7 +46,7 @@ def check_config(config: Any, overrides: Sequence[tuple[str, str]] = ()) -> Trai
     for key, text in overrides:
         _set(values, key.split("."), _literal(text), f"config.{key}")
     checked = parse(TrainConfig, values, "config")
-    if not checked.data.source:
+    if needs_data and not checked.data.source:
         raise UserError(
             "config.data.source is empty; name the training data, as in --config.data.source=tar:'shards/*.tar'"
         )

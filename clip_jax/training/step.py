@@ -25,11 +25,24 @@ Step = Callable[[TrainState, ArrayLike, ArrayLike], tuple[TrainState, dict[str, 
 def make_step(
     config: TrainConfig, model: ClipConfig, optimizer: optax.GradientTransformation, mesh: Mesh, shardings: TrainState
 ) -> Step:
-    """The jitted update (state, uint8 pixels [b, size, size, 3], tokens [b, n]) -> (state, metrics).
+    """The update (state, uint8 pixels [b, size, size, 3], tokens [b, n]) -> (state, metrics), compiled when first run.
 
     The state is donated. Metrics are float32 scalars: loss, logit_scale (the multiplier), learning_rate,
     gradient_norm, and logit_bias where there is one.
     """
+    jitted = jit_step(config, model, optimizer, mesh, shardings)
+
+    def run(state, pixels, tokens):
+        with jax.set_mesh(mesh):  # what `constrain` in the blocks looks for
+            return jitted(state, pixels, tokens)
+
+    return run
+
+
+def jit_step(
+    config: TrainConfig, model: ClipConfig, optimizer: optax.GradientTransformation, mesh: Mesh, shardings: TrainState
+) -> jax.stages.Wrapped:
+    """The update of `make_step` for those who set the mesh themselves, as the compiler's plans do."""
     compute = config.model.compute
     schedule = make_schedule(config.optimizer, config.steps)
 
@@ -76,15 +89,9 @@ def make_step(
         return {"params": params, "opt_state": opt_state, "step": state["step"] + 1}, metrics
 
     batch, replicated = batch_sharding(mesh), NamedSharding(mesh, P())
-    jitted = jax.jit(
+    return jax.jit(
         step, donate_argnums=0, in_shardings=(shardings, batch, batch), out_shardings=(shardings, replicated)
     )
-
-    def run(state, pixels, tokens):
-        with jax.set_mesh(mesh):  # what `constrain` in the blocks looks for
-            return jitted(state, pixels, tokens)
-
-    return run
 
 
 def normalise_pixels(pixels: UInt8[Array, "b size size 3"], config: PreprocessConfig) -> Float[Array, "b size size 3"]:

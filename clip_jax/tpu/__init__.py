@@ -1,0 +1,1 @@
+"""Cloud TPUs: what a run needs of a slice, before there is one."""

@@ -1,0 +1,59 @@
+"""A plan in words and figures, for the terminal."""
+
+from clip_jax.tpu.plan import Plan
+from clip_jax.training.chips import GIB
+
+
+def plan_text(plan: Plan) -> str:
+    """What a user wants to know of a plan, the answer first."""
+    config, topology = plan.config, plan.topology
+    mesh = ", ".join(f"{name}={size}" for name, size in plan.mesh.items())
+    lines = [
+        f"{config.model.name} at a batch of {config.batch_size:,} on {topology}: {_verdict(plan)}",
+        "",
+        f"  {'mesh':<26} {mesh}",
+        f"  {'compute':<26} {config.model.dtype}, layers {config.model.layers}, remat {config.model.remat}"
+        + (f", {config.microbatches} microbatches" if config.microbatches > 1 else ""),
+        f"  {'loss':<26} {config.loss.kind}, {config.loss.method}",
+        "",
+        "memory of a device, GiB",
+        *(f"  {name:<26} {size / GIB:>8.2f}" for name, size in memory_parts(plan).items()),
+        f"  {'of':<26} {plan.available / GIB:>8.2f}",
+    ]
+    if plan.collectives is not None:
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(plan.collectives.items())) or "none"
+        lines += ["", f"collectives in the program: {counts} (one in a loop over layers counts once)"]
+    elif plan.fits:
+        lines += ["", "collectives: this compiler's programs cannot be read back; v4 and v5e can"]
+    limits, chip = plan.roofline, topology.chip
+    lines += [
+        "",
+        f"an update: {limits.flops / 1e15:.2f} PFLOP; at the very least, by each limit alone (estimated, ms)",
+        f"  {f'compute, {chip.flops / 1e12:.0f} TFLOP/s a chip':<42} {1e3 * limits.compute:>8.1f}",
+        f"  {f'memory, {chip.memory_bandwidth / 1e9:,.0f} GB/s a chip':<42} {1e3 * limits.memory:>8.1f}",
+        f"  {f'links, {chip.link_bandwidth / 1e9:.0f} GB/s a chip':<42} {1e3 * limits.links:>8.1f}",
+        f"  so at most {config.batch_size / limits.seconds:,.0f} images/s and {limits.most_mfu:.0%} MFU, "
+        f"bound by {limits.limit}",
+    ]
+    return "\n".join(lines)
+
+
+def memory_parts(plan: Plan) -> dict[str, float]:
+    """Bytes of a device by what they are for; where it fits, they end with the peak."""
+    parts: dict[str, float] = {
+        "parameters": plan.parameters,
+        "optimizer state": plan.optimizer,
+        "batch": plan.batch,
+    }
+    if plan.temporaries is not None and plan.peak is not None:
+        # The peak may lie where some arguments are gone already, or hold more than these: the program, padding.
+        return parts | {"activations and the like": plan.temporaries, "peak": plan.peak}
+    return parts | {"needed": plan.needed or 0.0}
+
+
+def _verdict(plan: Plan) -> str:
+    if plan.peak is not None:
+        free = plan.available - plan.peak
+        return f"fits, {free / GIB:.2f} GiB of {plan.available / GIB:.2f} GiB left"
+    short = (plan.needed or 0.0) - plan.available
+    return f"does not fit, {short / GIB:.2f} GiB short of what the compiler looked for"
