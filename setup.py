@@ -33,10 +33,12 @@ TRAIN = [
     "matplotlib>=3.10",
     "tensorboardX>=2.6.2",
 ]
+TPU = ["jax[tpu]>=0.10.2,<0.11; platform_system == 'Linux'"]  # brings libtpu, whose compiler needs no TPU
 TORCH = ["torch==2.13.0", "transformers>=5.20,<6", "open_clip_torch==3.3.0"]  # the references that tests compare with
 TEST = [
     *TRAIN,
     *TORCH,
+    *TPU,
     "pytest>=9",
     "pytest-xdist>=3.8",
     "beartype>=0.22",
@@ -62,7 +64,7 @@ setup(
         "train": TRAIN,
         "test": TEST,
         "torch": TORCH,
-        "tpu": ["jax[tpu]>=0.10.2,<0.11"],
+        "tpu": TPU,
         "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
     },
     entry_points={"console_scripts": ["clip-jax = clip_jax.cli.main:main"]},

@@ -79,6 +79,8 @@ def topology_devices(topology: str, slices: int) -> list[Any]:
     options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
     if topology.startswith("v4"):
         options["chip_config_name"] = "megacore"  # one device a chip, as on Cloud TPU VMs
+    if topology.endswith(":1x1"):
+        options["chips_per_host_bounds"] = (1, 1, 1)  # by default a host has four chips
     try:
         return list(topologies.get_topology_desc(topology, "tpu", **options).devices)
     except Exception as error:  # whatever libtpu says of a name

@@ -17,6 +17,8 @@ from clip_jax.training.config import TrainConfig
 from clip_jax.training.model import training_model
 
 MOST_COMPILES = 5
+PATIENCE = 1800  # seconds; a compilation takes 20 to 120
+SAFE = 0.98  # of the batch that two others foretell
 CLOSE = 1.05  # a batch that is known to fit is near enough to the largest if one this much larger does not
 
 
@@ -66,14 +68,18 @@ def plan(config: TrainConfig, topology: Topology) -> Plan:
         )
     request = {"config": asdict(config), "topology": topology.name, "slices": topology.slices}
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "XLA_FLAGS": ""}
-    done = subprocess.run(
-        [sys.executable, "-m", "clip_jax.tpu.compile_step"],
-        input=json.dumps(request),
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "clip_jax.tpu.compile_step"],
+            input=json.dumps(request),
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"the TPU compiler has not come to an end in {PATIENCE // 60} minutes") from error
     if done.returncode:
         raise UserError(_what_happened(done.returncode, done.stderr))
     found = json.loads(done.stdout.splitlines()[-1])
@@ -123,7 +129,7 @@ def _next_size(tried: list[Plan], shares: int) -> int | None:
     else:
         (a, used_a), (b, used_b) = sorted((one.config.batch_size, one.peak or one.needed or 1) for one in tried)[-2:]
         slope = max((used_b - used_a) / (b - a), 1e-9) if b != a else 1e-9
-        guess = a + (tried[0].available * 0.98 - used_a) / slope
+        guess = SAFE * (a + (tried[0].available - used_a) / slope)
     most = failing - shares if failing is not None else float("inf")
     size = int(max(shares, min(guess, most)) // shares * shares)
     if size <= fitting or size in {one.config.batch_size for one in tried}:

@@ -11,7 +11,7 @@ COLOURS = {
     "parameters": "#4269d0",
     "optimizer state": "#97bbf5",
     "batch": "#efb118",
-    "activations and the like": "#ff725c",
+    "gradients and activations": "#ff725c",
     "needed": "#ff725c",
 }
 

@@ -20,6 +20,9 @@ def plan_text(plan: Plan) -> str:
         *(f"  {name:<26} {size / GIB:>8.2f}" for name, size in memory_parts(plan).items()),
         f"  {'of':<26} {plan.available / GIB:>8.2f}",
     ]
+    if plan.arguments is not None and plan.temporaries is not None:
+        arguments, temporaries = plan.arguments / GIB, plan.temporaries / GIB
+        lines += [f"  (the compiler's own terms: arguments {arguments:.2f}, temporaries {temporaries:.2f})"]
     if plan.collectives is not None:
         counts = ", ".join(f"{count} {name}" for name, count in sorted(plan.collectives.items())) or "none"
         lines += ["", f"collectives in the program: {counts} (one in a loop over layers counts once)"]
@@ -40,14 +43,13 @@ def plan_text(plan: Plan) -> str:
 
 def memory_parts(plan: Plan) -> dict[str, float]:
     """Bytes of a device by what they are for; where it fits, they end with the peak."""
-    parts: dict[str, float] = {
-        "parameters": plan.parameters,
-        "optimizer state": plan.optimizer,
-        "batch": plan.batch,
+    parts = {
+        "parameters": float(plan.parameters),
+        "optimizer state": float(plan.optimizer),
+        "batch": float(plan.batch),
     }
-    if plan.temporaries is not None and plan.peak is not None:
-        # The peak may lie where some arguments are gone already, or hold more than these: the program, padding.
-        return parts | {"activations and the like": plan.temporaries, "peak": plan.peak}
+    if plan.peak is not None:
+        return parts | {"gradients and activations": plan.peak - sum(parts.values()), "peak": float(plan.peak)}
     return parts | {"needed": plan.needed or 0.0}
 
 

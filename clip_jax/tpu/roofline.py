@@ -91,7 +91,7 @@ def _stream(model: ClipConfig) -> float:
         image = sum(blocks * (side / 2**stage) ** 2 * channels * 2**stage for stage, blocks in enumerate(vision.layers))
     else:
         image = (vision.patches + vision.class_token) * _layers(vision.transformer)
-    return image + text
+    return float(image + text)
 
 
 def _layers(stack: TransformerConfig) -> int:

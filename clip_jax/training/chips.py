@@ -15,7 +15,7 @@ class Chip:
 
     name: str
     flops: float
-    memory: float
+    memory: int
     memory_bandwidth: float
     link_bandwidth: float
     devices: int = 1

@@ -25,6 +25,7 @@ from clip_jax.evaluation.zero_shot import classify_table, embed_table, match_lab
 from clip_jax.inputs.tokenizer import tokenizer_for
 from clip_jax.sharding import batch_sharding, make_mesh
 from clip_jax.training import workdir as workdirs
+from clip_jax.training.chips import peak_flops
 from clip_jax.training.config import TrainConfig, in_steps
 from clip_jax.training.metrics import MetricsLog
 from clip_jax.training.model import check_divides, training_model
@@ -32,6 +33,7 @@ from clip_jax.training.optimizer import make_optimizer
 from clip_jax.training.progress import Progress
 from clip_jax.training.state import TrainState, abstract_state, init_state
 from clip_jax.training.step import make_step
+from clip_jax.training.step_flops import mfu
 from clip_jax.weights import orbax_checkpoints
 from clip_jax.weights.folders import CHECKPOINTS
 
@@ -80,6 +82,7 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
             progress.step()
             if _due(config.log.every, step, config):
                 figures = _checked(figures, step) | clock.rates(step)
+                figures |= _utilisation(figures["images_per_second"], model, config.batch_size, mesh)
                 log.write(step, figures | {"batch_digest": batch.digest})
                 progress.show(step, figures["loss"], figures["images_per_second"])
             if tables and _due(config.evaluate.every, step, config):
@@ -146,6 +149,13 @@ def _to_devices(batch: Batch, mesh: Mesh) -> tuple[jax.Array, jax.Array]:
     sharding = batch_sharding(mesh)
     pixels, tokens = (jax.make_array_from_process_local_data(sharding, part) for part in (batch.pixels, batch.tokens))
     return pixels, tokens
+
+
+def _utilisation(speed: float, model: ClipConfig, batch_size: int, mesh: Mesh) -> dict[str, float]:
+    """Images a second on each device and, where its peak is known, the model FLOPs utilisation."""
+    figures = {"images_per_second_per_device": speed / mesh.size}
+    peak = peak_flops(mesh.devices.flat[0].device_kind)
+    return figures if peak is None else figures | {"mfu": mfu(model, speed, batch_size, mesh.size, peak)}
 
 
 def _checked(figures: Mapping[str, Any], step: int) -> dict[str, Any]:

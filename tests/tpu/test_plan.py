@@ -1,0 +1,185 @@
+"""Plans for slices that are not there: what the compiler says, what is foretold, and what is refused."""
+
+import json
+from dataclasses import replace
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from clip_jax.cli.main import main
+from clip_jax.errors import UserError
+from clip_jax.tpu import plan as plans
+from clip_jax.tpu.compile_step import out_of_memory
+from clip_jax.tpu.plan import Plan, largest_batch, plan
+from clip_jax.tpu.roofline import roofline
+from clip_jax.tpu.topology import parse_topology
+from clip_jax.training.chips import GIB
+from clip_jax.training.config import DataConfig, ModelConfig, TrainConfig
+from clip_jax.training.model import training_model
+
+TINY = TrainConfig(data=DataConfig(""), batch_size=64, model=ModelConfig("tiny", layers="scan"))
+needs_libtpu = pytest.mark.skipif(find_spec("libtpu") is None, reason="libtpu, the TPU compiler, is not installed")
+
+
+@pytest.mark.parametrize(
+    ("name", "slices", "devices"),
+    [("v5e:16x16", 1, 256), ("v6e:8x16", 2, 256), ("v4:4x4x4", 1, 64), ("tpu7x:4x4x4", 1, 128)],
+)
+def test_topologies(name, slices, devices):
+    assert parse_topology(name, slices).devices == devices
+
+
+@pytest.mark.parametrize(
+    ("name", "slices", "message"),
+    [
+        ("v5litepod-16", 1, "is no TPU topology; v5e:16x16"),
+        ("v5e:16", 1, "is no TPU topology"),
+        ("v7x:4x4", 1, "is no TPU topology"),
+        ("v4:4x4", 1, "a slice of v4 has 3 sides"),
+        ("v5e:4x0", 1, "a slice of v5e has 2 sides"),
+        ("v5e:4x4", 0, "at least one slice"),
+    ],
+)
+def test_names_that_are_none(name, slices, message):
+    with pytest.raises(UserError, match=message):
+        parse_topology(name, slices)
+
+
+@needs_libtpu
+def test_a_step_that_fits(tmp_path, capsys):
+    """Through the command line: the shares of parameters by arithmetic, and both loss collectives in the program."""
+    config = tmp_path / "tiny.py"
+    config.write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config():\n"
+        "    model = {'name': 'tiny', 'layers': 'scan'}\n"
+        "    return ConfigDict({'batch_size': 64, 'model': model, 'data': {'source': ''}})\n"
+    )
+    picture, written = tmp_path / "memory.png", tmp_path / "plan.json"
+    options = ["--config", str(config), "--topology", "v5e:2x2", "--mesh", "data=2,fsdp=2"]
+    main(["plan", *options, "--picture", str(picture), "--json", str(written)])
+    shown = capsys.readouterr().out
+    assert "tiny at a batch of 64 on v5e:2x2: fits" in shown
+    found = json.loads(written.read_text())
+    assert found["fits"]
+    assert found["mesh"] == {"data": 2, "fsdp": 2, "tensor": 1}
+    assert found["parameters"] < found["optimizer"] < 2.1 * found["parameters"]  # two moments and a few counters
+    assert found["parameters"] + found["optimizer"] + found["batch"] <= found["peak"] < 0.2 * GIB
+    assert found["collectives"]["all-gather"] > 0  # of features, and of parameters that fsdp has split
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@needs_libtpu
+def test_a_batch_that_does_not_fit():
+    found = plan(replace(TINY, batch_size=32_768, model=ModelConfig("ViT-B-32")), parse_topology("v5e:2x2"))
+    assert not found.fits
+    assert found.needed is not None
+    assert found.needed > found.available == pytest.approx(15.75 * GIB)
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (replace(TINY, batch_size=30), "batch_size 30 does not divide over data x fsdp = 4 devices"),
+        (replace(TINY, mesh=replace(TINY.mesh, fsdp=3)), "does not fit 4 devices"),
+    ],
+)
+def test_what_no_compiler_is_needed_for(config, message):
+    with pytest.raises(UserError, match=message):
+        plan(config, parse_topology("v5e:2x2"))
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_slices_are_crossed_by_data_alone():
+    config = replace(TINY, mesh=replace(TINY.mesh, fsdp=2))
+    assert plan(config, parse_topology("v5e:2x2", 2)).mesh == {"data": 4, "fsdp": 2, "tensor": 1}
+    with pytest.raises(UserError, match="data=1 does not divide over 2 slices"):
+        plan(replace(TINY, mesh=replace(TINY.mesh, data=1, fsdp=8)), parse_topology("v5e:2x2", 2))
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "most"), [("ViT-B-32-quickgelu", 3.0), ("ViT-L-14-quickgelu", 15.75)])
+def test_the_paper_on_v5e(name, most):
+    """The batch of 32,768 on 256 chips."""
+    model = ModelConfig(name, "bfloat16", "scan", "block")
+    found = plan(replace(TINY, batch_size=32_768, model=model), parse_topology("v5e:16x16"))
+    assert found.peak is not None
+    assert found.peak < most * GIB
+
+
+def test_without_libtpu(monkeypatch):
+    monkeypatch.setattr(plans, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs libtpu.*pip install '\.\[tpu\]'"):
+        plan(TINY, parse_topology("v5e:2x2"))
+
+
+def test_a_compiler_that_aborts(monkeypatch):
+    def aborts(*_, **__):
+        return plans.subprocess.CompletedProcess([], -6, "", "F0000 libtpu.cc:1] Check failed: core_count\n")
+
+    monkeypatch.setattr(plans, "find_spec", lambda name: True)
+    monkeypatch.setattr(plans.subprocess, "run", aborts)
+    with pytest.raises(UserError, match=r"stopped with signal SIGABRT: .*core_count"):
+        plan(TINY, parse_topology("v5e:2x2"))
+
+
+@pytest.mark.parametrize(
+    ("fixed", "each", "start"),
+    [(2e9, 1e6, 1024), (2e9, 1e6, 65_536), (1e8, 3.3e7, 256), (1.5e10, 1e5, 4096), (0.0, 2e8, 8192)],
+)
+def test_the_largest_batch(monkeypatch, fixed, each, start):
+    """On a chip whose memory is `fixed` and so much for each sample: within a twentieth, in at most five tries."""
+    topology, tries = parse_topology("v5e:4x4"), []
+    available = 15.75 * GIB
+
+    def compiled(config, topology):
+        used = int(fixed + each * config.batch_size / 16)
+        blank = Plan(topology, config, {"data": 16, "fsdp": 1, "tensor": 1}, 0, 0, 0, available)
+        return replace(blank, peak=used) if used <= available else replace(blank, needed=float(used))
+
+    monkeypatch.setattr(plans, "plan", compiled)
+    found = largest_batch(replace(TINY, batch_size=start), topology, tries.append)
+    assert len(tries) <= 5
+    most = (available - fixed) / each * 16
+    assert most / 1.06 - 32 <= found.config.batch_size <= most
+    assert found.config.batch_size % 16 == 0
+
+
+def test_no_batch_fits(monkeypatch):
+    topology = parse_topology("v5e:4x4")
+    full = Plan(topology, TINY, {"data": 16, "fsdp": 1, "tensor": 1}, 0, 0, 0, 1e9, needed=9e9)
+    monkeypatch.setattr(plans, "plan", lambda config, topology: replace(full, config=config))
+    with pytest.raises(UserError, match="not even a batch of 16 fits v5e:4x4; spread the parameters"):
+        largest_batch(TINY, topology, lambda one: None)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (35.05G) exceeds "
+        "available HBM (15.75G).",
+        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 35.05G of 15.75G hbm. Exceeded by 19.3G.",
+    ],
+)
+def test_both_ways_of_saying_that_memory_is_short(message):
+    assert out_of_memory(message) == {"needed": 35.05 * GIB, "available": 15.75 * GIB}
+    with pytest.raises(UserError, match="the TPU compiler failed: INTERNAL"):
+        out_of_memory("INTERNAL: something else")
+
+
+def test_limits_by_hand():
+    """ViT-B/32 at 32,768 on 256 chips: 14.78 GFLOPs a pair thrice, and gradients of 151.3 M parameters all-reduced."""
+    config = replace(TINY, batch_size=32_768, model=ModelConfig("ViT-B-32-quickgelu"))
+    topology = parse_topology("v5e:16x16")
+    limits = roofline(config, training_model(config), topology, {"data": 256, "fsdp": 1, "tensor": 1})
+    pair = 14.78e9 + 2 * 32_768 * 512
+    assert limits.compute == pytest.approx(3 * 32_768 * pair / (256 * 197e12), rel=1e-3)
+    gradients = 2 * 255 / 256 * 151.28e6 * 4
+    features = 4 * 32_768 * 512 * 4
+    assert limits.links == pytest.approx((gradients + features) / 200e9, rel=1e-3)
+    assert limits.seconds == max(limits.compute, limits.memory, limits.links)
+    assert np.isclose(limits.most_mfu, limits.compute / limits.seconds)
