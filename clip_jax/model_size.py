@@ -57,12 +57,15 @@ def parameters(config: ClipConfig) -> Size:
     return Size(image, text, image + text + (2 if config.is_sigmoid else 1))
 
 
-def flops(config: ClipConfig) -> Flops:
-    """FLOPs of one image and of one text through their towers, up to the embedding."""
+def flops(config: ClipConfig, patches: int | None = None) -> Flops:
+    """FLOPs of one image and of one text through their towers, up to the embedding.
+
+    `patches` is how many patches of an image a vision transformer sees, all of them where it is none.
+    """
     if isinstance(config.vision, ResNetConfig):
         image = _resnet_flops(config.vision, config.embed_dim)
     else:
-        image = _vision_flops(config.vision, config.embed_dim)
+        image = _vision_flops(config.vision, config.embed_dim, patches or config.vision.patches)
     return Flops(image, _text_flops(config.text, config.embed_dim))
 
 
@@ -122,9 +125,9 @@ def _norm(width: int) -> int:
     return 2 * width  # scale and bias
 
 
-def _vision_flops(config: VisionConfig, embed_dim: int) -> int:
-    stack, tokens = config.transformer, _vision_tokens(config)
-    patch_embedding = _product(config.patches, 3 * config.patch_size**2, stack.width)
+def _vision_flops(config: VisionConfig, embed_dim: int, patches: int) -> int:
+    stack, tokens = config.transformer, patches + (1 if config.class_token else 0)
+    patch_embedding = _product(patches, 3 * config.patch_size**2, stack.width)
     pool = 0
     if config.pooling == "map":
         pool = _pool_flops(tokens, stack.width, stack.width) + _mlp_flops(1, stack)

@@ -19,14 +19,28 @@ def run(arguments: Sequence[str]) -> None:
         "--config", required=True, metavar="FILE[:ARG]", help="a Python file whose get_config(ARG) returns the config"
     )
     parser.add_argument("--workdir", required=True, type=Path, help="the folder of the run")
+    several = parser.add_argument_group(
+        "several processes",
+        "Each runs this command with the same config and a workdir that all see. The hosts of a TPU pod find each "
+        "other where TPU_WORKER_HOSTNAMES lists them; elsewhere, and on one host, give all three:",
+    )
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens for the others")
+    several.add_argument("--processes", metavar="N", type=int, help="how many there are")
+    several.add_argument("--process", metavar="I", type=int, help="which this one is, from 0 to N - 1")
     options, rest = parser.parse_known_args(joined(arguments))
     overrides = overrides_of(parser, rest)
 
     from clip_jax.training.config_file import load_config
+    from clip_jax.training.distributed import initialise, is_first, together
     from clip_jax.training.loop import train
     from clip_jax.training.metrics import read_metrics
 
-    train(load_config(options.config, overrides), options.workdir)
+    config = load_config(options.config, overrides)
+    initialise(options.coordinator, options.processes, options.process)
+    with together():
+        train(config, options.workdir)
+    if not is_first():
+        return
     last: dict = {}
     for line in read_metrics(options.workdir):
         last |= line

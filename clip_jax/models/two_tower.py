@@ -57,14 +57,16 @@ def image_embedding(
     compute: ComputeConfig,
     *,
     train: bool = False,
+    kept: Int[Array, "b kept"] | None = None,
 ) -> tuple[Float[Array, "b k"], dict[str, Any]]:
     """Image embeddings (not normalised) in the compute dtype, and the tower's named intermediates.
 
     With `train`, batch norms use the statistics of the whole batch, and the intermediates of a ResNet have
-    `statistics`: the new running ones, for `with_statistics`.
+    `statistics`: the new running ones, for `with_statistics`. `kept` are the numbers of the patches that a vision
+    transformer is to see, all where none are given.
     """
     visual = _merge(params, config, compute).visual
-    return visual(pixels, train) if isinstance(visual, ResNet) else visual(pixels)
+    return visual(pixels, train) if isinstance(visual, ResNet) else visual(pixels, kept)
 
 
 def with_statistics(params: Params, statistics: dict[str, Any]) -> Params:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax.nn.initializers import Initializer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from clip_jax.config import ComputeConfig, VisionConfig
 from clip_jax.models.initializers import clip_vision, siglip_vision, torch_bias, torch_linear
@@ -49,13 +49,25 @@ class VisionTransformer(nnx.Module):
         self.projection = param(init.projection, width, embed_dim) if config.projection != "none" else None
         self.projection_bias = param(init.projection_bias, embed_dim) if config.projection == "bias" else None
 
-    def __call__(self, pixels: Float[Array, "b size size 3"]) -> tuple[Float[Array, "b k"], dict[str, Array]]:
-        """Image embeddings (not normalised) and named intermediates: every layer's output, pre-projection features."""
-        tokens = self.patch_embedding(self._patches(pixels))
+    def __call__(
+        self, pixels: Float[Array, "b size size 3"], kept: Int[Array, "b kept"] | None = None
+    ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
+        """Image embeddings (not normalised) and named intermediates: every layer's output, pre-projection features.
+
+        With `kept`, the numbers of those patches of each image that the tower is to see, as in FLIP (section 3 of Li
+        et al. 2023, arXiv 2212.00794).
+        """
+        patches, positions = self._patches(pixels), self.positional_embedding.astype(self.dtype)
+        first = int(self.config.class_token)
+        positions, class_position = positions[None, first:], positions[None, :first]
+        if kept is not None:
+            patches = jnp.take_along_axis(patches, kept[..., None], axis=1)
+            positions = jnp.take(positions[0], kept, axis=0)
+        tokens = self.patch_embedding(patches) + positions
         if self.class_embedding is not None:
-            class_token = jnp.broadcast_to(self.class_embedding.astype(self.dtype), (len(tokens), 1, tokens.shape[-1]))
+            class_token = self.class_embedding.astype(self.dtype)[None, None] + class_position
+            class_token = jnp.broadcast_to(class_token, (len(tokens), 1, tokens.shape[-1]))
             tokens = jnp.concatenate([class_token, tokens], axis=1)
-        tokens = tokens + self.positional_embedding.astype(self.dtype)[None]
         if self.norm_pre is not None:
             tokens = self.norm_pre(tokens)
         tokens, layers = self.transformer(tokens)
@@ -73,4 +85,4 @@ class VisionTransformer(nnx.Module):
             return self.pool(self.norm_post(tokens))
         if self.config.pooling == "class_token":
             return self.norm_post(tokens[:, 0])
-        return self.norm_post(tokens[:, -self.config.patches :].mean(axis=1))
+        return self.norm_post(tokens[:, int(self.config.class_token) :].mean(axis=1))

@@ -14,7 +14,7 @@ from clip_jax.errors import UserError
 from clip_jax.tpu.roofline import Roofline, roofline
 from clip_jax.tpu.topology import Topology
 from clip_jax.training.config import TrainConfig
-from clip_jax.training.model import training_model
+from clip_jax.training.initial import model_of
 
 MOST_COMPILES = 5
 PATIENCE = 1800  # seconds; a compilation takes 20 to 120
@@ -49,7 +49,7 @@ class Plan:
 
     @property
     def roofline(self) -> Roofline:
-        return roofline(self.config, training_model(self.config), self.topology, self.mesh)
+        return roofline(self.config, model_of(self.config), self.topology, self.mesh)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that is known, for JSON."""

@@ -12,7 +12,7 @@ from clip_jax.config import ClipConfig, ResNetConfig, TransformerConfig
 from clip_jax.model_size import parameters
 from clip_jax.tpu.topology import Topology
 from clip_jax.training.config import TrainConfig
-from clip_jax.training.step_flops import BACKWARD, step_flops
+from clip_jax.training.step_flops import BACKWARD, kept_patches, step_flops
 
 FLOAT32, BFLOAT16 = 4, 2
 # Reads and writes of a float32 value per parameter and update: parameters, gradients and both moments, each in and out.
@@ -53,14 +53,14 @@ def roofline(config: TrainConfig, model: ClipConfig, topology: Topology, mesh: d
     and the loss's features; within a slice, as the links between slices are not published."""
     chip, devices = topology.chip, topology.devices
     per_device = chip.devices
-    flops = step_flops(model, config.batch_size)
+    flops = step_flops(config, model)
     local = config.batch_size / (mesh["data"] * mesh["fsdp"])
     size = parameters(model).total
     held = size / (mesh["fsdp"] * mesh["tensor"])
 
     width = BFLOAT16 if config.model.dtype == "bfloat16" else FLOAT32
     passes = 1 + BACKWARD + (config.model.remat == "block") + (config.microbatches > 1)
-    streams = _stream(model) * width * local
+    streams = _stream(model, config.model.patch_dropout) * width * local
     memory = held * FLOAT32 * OPTIMIZER_PASSES + streams * BLOCK_PASSES * passes / mesh["tensor"]
 
     sharded = size / mesh["tensor"] * FLOAT32
@@ -81,7 +81,7 @@ def _ring(axis: int) -> float:
     return (axis - 1) / axis
 
 
-def _stream(model: ClipConfig) -> float:
+def _stream(model: ClipConfig, patch_dropout: float) -> float:
     """Values of the residual stream per pair, over all tokens and layers of both towers."""
     text = model.text.context_length * _layers(model.text.transformer)
     vision = model.vision
@@ -90,7 +90,7 @@ def _stream(model: ClipConfig) -> float:
         side, channels = vision.image_size // 4, 4 * vision.width
         image = sum(blocks * (side / 2**stage) ** 2 * channels * 2**stage for stage, blocks in enumerate(vision.layers))
     else:
-        image = (vision.patches + vision.class_token) * _layers(vision.transformer)
+        image = ((kept_patches(model, patch_dropout) or 0) + vision.class_token) * _layers(vision.transformer)
     return float(image + text)
 
 

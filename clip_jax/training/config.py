@@ -18,12 +18,23 @@ Share = int | float
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A named architecture and how it is computed in training."""
+    """A named architecture, what it begins with, and how it is computed in training.
+
+    `init` is a model to begin with: a path in any layout, a pretrained name or hf-hub:OWNER/NAME; its architecture,
+    preprocessing and tokenizer are taken too, unless `init_only`, a regular expression on parameter paths, takes only
+    some parameters of it (`^visual/`) into the architecture `name`.
+    `patch_dropout` is the share of each image's patches that the tower does not see, but for the last `unmasked_tail`
+    updates.
+    """
 
     name: str = "ViT-B-32-quickgelu"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     layers: Literal["scan", "unroll"] = "scan"
     remat: Literal["none", "block", "dots"] = "none"
+    init: str | None = None
+    init_only: str | None = None
+    patch_dropout: float = 0.0
+    unmasked_tail: Share = 0
 
     @property
     def compute(self) -> ComputeConfig:
@@ -72,7 +83,11 @@ class OptimizerConfig:
     """AdamW with linear warmup and cosine decay to zero. Defaults: appendix F of the paper, for ViTs.
 
     `clip_norm` bounds the global norm of the gradients, `max_logit_scale` the temperature's multiplier; either may be
-    none.
+    none. `moment_dtype` is the type of the first moments. `frozen` is a regular expression on parameter paths
+    (`^visual/` is LiT): what it is found in stays as it is, and has neither gradients nor moments. `factors` maps such
+    expressions to multiples of the learning rate, the first that is found; `layer_decay` is the rate of a block
+    relative to the one above it. `skip_above` leaves out updates whose gradients are that many times larger than of
+    late. `ema` is the decay of a running average of the parameters, which evaluations and `load` then take.
     """
 
     learning_rate: float = 5e-4
@@ -83,6 +98,12 @@ class OptimizerConfig:
     weight_decay: float = 0.2
     clip_norm: float | None = None
     max_logit_scale: float | None = 100.0
+    moment_dtype: Literal["float32", "bfloat16"] = "float32"
+    frozen: str | None = None
+    factors: dict[str, float] = field(default_factory=dict)
+    layer_decay: float = 1.0
+    skip_above: float | None = None
+    ema: float | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +168,15 @@ class TrainConfig:
         if not 0 < low <= high <= 1:
             raise UserError(f"config.data.crop_scale is {low}, {high}; it must be a rising range within 0 and 1")
         in_steps(self.optimizer.warmup, self.steps, "config.optimizer.warmup", least=0)
+        in_steps(self.model.unmasked_tail, self.steps, "config.model.unmasked_tail", least=0)
+        if not 0 <= self.model.patch_dropout < 1:
+            raise UserError(f"config.model.patch_dropout is {self.model.patch_dropout}; it is a share below 1")
+        if not 0 < self.optimizer.layer_decay <= 1:
+            raise UserError(f"config.optimizer.layer_decay is {self.optimizer.layer_decay}; it is above 0, 1 at most")
+        if self.optimizer.skip_above is not None and self.optimizer.skip_above <= 1:
+            raise UserError(f"config.optimizer.skip_above is {self.optimizer.skip_above}; it must be above 1")
+        if self.optimizer.ema is not None and not 0 < self.optimizer.ema < 1:
+            raise UserError(f"config.optimizer.ema is {self.optimizer.ema}; it must lie between 0 and 1")
 
 
 def in_steps(value: Share, steps: int, where: str = "value", least: int = 0) -> int:

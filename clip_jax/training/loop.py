@@ -27,11 +27,13 @@ from clip_jax.sharding import batch_sharding, make_mesh
 from clip_jax.training import workdir as workdirs
 from clip_jax.training.chips import peak_flops
 from clip_jax.training.config import TrainConfig, in_steps
+from clip_jax.training.distributed import batch_share, check_met, is_first, on_this_process, wait_for_all
+from clip_jax.training.initial import initial_state, source_of, tokenizer_files
 from clip_jax.training.metrics import MetricsLog
 from clip_jax.training.model import check_divides, training_model
 from clip_jax.training.optimizer import make_optimizer
 from clip_jax.training.progress import Progress
-from clip_jax.training.state import TrainState, abstract_state, init_state
+from clip_jax.training.state import TrainState, abstract_state
 from clip_jax.training.step import make_step
 from clip_jax.training.step_flops import mfu
 from clip_jax.weights import orbax_checkpoints
@@ -41,20 +43,26 @@ from clip_jax.weights.folders import CHECKPOINTS
 def train(config: TrainConfig, workdir: Path) -> Clip:
     """Trains as `config` says in `workdir`, or goes on where that run was stopped; returns the trained model.
 
-    Losses, batches and parameters do not depend on whether and where the run was stopped. Raises UserError for a
-    config, data or workdir at fault, and where the loss is no longer a number.
+    Losses, batches and parameters do not depend on whether and where the run was stopped. Where several processes
+    train, each calls this, all see the same `workdir`, the first writes to it, and each gets the whole model. Raises
+    UserError for a config, data or workdir at fault, and where the loss is no longer a number.
     """
-    model = training_model(config)
+    check_met()
+    source = source_of(config)
+    model = training_model(config, None if source is None else source.config)
+    files = tokenizer_files(model, source)
     mesh = make_mesh(config.mesh)
     check_divides(config, model, mesh)
     workdirs.check(workdir, config)
     draw_missing(config, model, workdir)
-    pipeline = _pipeline(config, model, workdir)
+    pipeline = _pipeline(config, model, files, mesh, workdir)
     tables = _open_tasks(config, workdir)
-    workdirs.claim(workdir, config)  # only now, so that a mistyped SPEC can be mended and tried again
+    if is_first():
+        workdirs.claim(workdir, config)  # only now, so that a mistyped SPEC can be mended and tried again
+    wait_for_all("the workdir is claimed")
 
     optimizer = make_optimizer(config.optimizer, config.steps)
-    abstract = abstract_state(model, optimizer, mesh)
+    abstract = abstract_state(model, optimizer, mesh, config.optimizer.ema is not None)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     folder = workdir / CHECKPOINTS
     start = orbax_checkpoints.latest_step(folder) or 0
@@ -65,15 +73,15 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
         _check_resumable(orbax_checkpoints.describe(folder, start), description, workdir)
         state = orbax_checkpoints.restore(folder, start, abstract)
     else:
-        state = jax.jit(lambda: init_state(model, optimizer, config.seed), out_shardings=shardings)()
-    if start:
+        state = initial_state(config, model, optimizer, shardings, source)
+    if start and is_first():
         print(f"{workdir} is at step {start} of {config.steps}", file=sys.stderr)
     if start >= config.steps:
-        return Clip(model, state["params"], config.model.compute)
+        return _clip(config, model, state, files)
 
     update = make_step(config, model, optimizer, mesh, shardings)
-    log = MetricsLog(workdir, start, config.log.tensorboard)
-    progress = Progress(start, config.steps)
+    log = MetricsLog(workdir, start, config.log.tensorboard, writes=is_first())
+    progress = Progress(start, config.steps, shown=is_first())
     clock = _Clock(config.batch_size)
     try:
         for batch in clock.waiting(pipeline.batches(start, config.steps)):
@@ -82,12 +90,12 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
             progress.step()
             if _due(config.log.every, step, config):
                 figures = _checked(figures, step) | clock.rates(step)
-                figures |= _utilisation(figures["images_per_second"], model, config.batch_size, mesh)
+                figures |= _utilisation(config, model, figures["images_per_second"], mesh)
                 log.write(step, figures | {"batch_digest": batch.digest})
                 progress.show(step, figures["loss"], figures["images_per_second"])
             if tables and _due(config.evaluate.every, step, config):
                 with clock.paused(state):
-                    results = _evaluate(config, model, state, tables)
+                    results = _evaluate(config, _clip(config, model, state, files), tables)
                 log.write(step, results)
                 top1 = {name.split("/")[1]: value for name, value in results.items() if name.endswith("/top1")}
                 progress.say(f"step {step}: top-1 " + ", ".join(f"{name} {value:.1%}" for name, value in top1.items()))
@@ -98,29 +106,33 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
     finally:
         log.close()
         progress.close()
-    return Clip(model, state["params"], config.model.compute)
+    return _clip(config, model, state, files)
 
 
 def draw_missing(config: TrainConfig, model: ClipConfig, workdir: Path) -> None:
     """Draws the scenes that the config asks for and that are not there yet."""
     draw = config.data.draw
-    if draw is not None:
+    if draw is not None and is_first():
         counts = {"train": draw.train, "held_out": draw.held_out, "probe": draw.held_out}
         folder = Path(workdirs.locate(draw.folder, workdir))
         draw_splits(folder, counts, draw.seed, model.vision.image_size)  # pyright: ignore[reportArgumentType]
+    wait_for_all("the scenes are drawn")
 
 
-def _pipeline(config: TrainConfig, model: ClipConfig, workdir: Path) -> Pipeline:
+def _pipeline(
+    config: TrainConfig, model: ClipConfig, files: Mapping[str, bytes], mesh: Mesh, workdir: Path
+) -> Pipeline:
+    part, parts = batch_share(mesh)
     table = open_table(workdirs.locate(config.data.source, workdir))
     return Pipeline(
         table=table,
         order=Order(len(table), config.seed, config.data.shuffle_block, config.data.shuffle_window),
-        tokenize=tokenizer_for(model.tokenizer, model.text),
+        tokenize=tokenizer_for(model.tokenizer, model.text, files),
         image_size=model.vision.image_size,
         batch_size=config.batch_size,
         crop_scale=config.data.crop_scale,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=part,
+        process_count=parts,
     )
 
 
@@ -134,13 +146,21 @@ def _open_tasks(config: TrainConfig, workdir: Path) -> dict[str, Table]:
     return tables
 
 
-def _evaluate(config: TrainConfig, model: ClipConfig, state: TrainState, tables: dict[str, Table]) -> dict[str, float]:
-    clip = Clip(model, state["params"], config.model.compute)
-    embedded = {data: embed_table(clip, table, batch_size=256) for data, table in tables.items()}
+def _clip(config: TrainConfig, model: ClipConfig, state: TrainState, files: Mapping[str, bytes]) -> Clip:
+    """The model as it is now, or its average, on this process's devices."""
+    params = on_this_process(state.get("ema", state["params"]))
+    return Clip(model, params, config.model.compute, tokenizer_files=files)
+
+
+def _evaluate(config: TrainConfig, clip: Clip, tables: dict[str, Table]) -> dict[str, float]:
+    """The figures of every task; none on processes but the first, which alone evaluates, on its own devices."""
     results = {}
-    for name, task in config.evaluate.zero_shot.items():
-        result = classify_table(clip, tables[task.data], embedded[task.data], task.labels, task.templates)
-        results |= {f"eval/{name}/{metric}": value for metric, value in result.metrics().items()}
+    if is_first():
+        embedded = {data: embed_table(clip, table, batch_size=256) for data, table in tables.items()}
+        for name, task in config.evaluate.zero_shot.items():
+            result = classify_table(clip, tables[task.data], embedded[task.data], task.labels, task.templates)
+            results |= {f"eval/{name}/{metric}": value for metric, value in result.metrics().items()}
+    wait_for_all("the first process has evaluated")
     return results
 
 
@@ -151,11 +171,11 @@ def _to_devices(batch: Batch, mesh: Mesh) -> tuple[jax.Array, jax.Array]:
     return pixels, tokens
 
 
-def _utilisation(speed: float, model: ClipConfig, batch_size: int, mesh: Mesh) -> dict[str, float]:
+def _utilisation(config: TrainConfig, model: ClipConfig, speed: float, mesh: Mesh) -> dict[str, float]:
     """Images a second on each device and, where its peak is known, the model FLOPs utilisation."""
     figures = {"images_per_second_per_device": speed / mesh.size}
     peak = peak_flops(mesh.devices.flat[0].device_kind)
-    return figures if peak is None else figures | {"mfu": mfu(model, speed, batch_size, mesh.size, peak)}
+    return figures if peak is None else figures | {"mfu": mfu(config, model, speed, mesh.size, peak)}
 
 
 def _checked(figures: Mapping[str, Any], step: int) -> dict[str, Any]:

@@ -27,28 +27,35 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
 class MetricsLog:
     """Appends to metrics.jsonl and to TensorBoard files, from `resumed_step` on.
 
-    Lines of later steps, written before the run was killed, are dropped: those steps run again.
+    Lines of later steps, written before the run was killed, are dropped: those steps run again. Where several
+    processes train, only one of them `writes`.
     """
 
-    def __init__(self, workdir: Path, resumed_step: int, tensorboard: bool) -> None:
+    def __init__(self, workdir: Path, resumed_step: int, tensorboard: bool, writes: bool = True) -> None:
+        self._file = self._board = None
+        if not writes:
+            return
         path = workdir / FILE
         kept = [line for line in read_metrics(workdir) if line["step"] <= resumed_step]
         partial = path.with_suffix(".partial")
         partial.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
         os.replace(partial, path)
         self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_step + 1) if tensorboard else None
+        if tensorboard:
+            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_step + 1)
 
     def write(self, step: int, figures: dict[str, Any]) -> None:
         """Logs the figures of one step, `step` being the number of updates made."""
-        self._file.write(json.dumps({"step": step, **figures}) + "\n")
-        self._file.flush()
+        if self._file:
+            self._file.write(json.dumps({"step": step, **figures}) + "\n")
+            self._file.flush()
         if self._board:
             for name, value in figures.items():
                 if not isinstance(value, str):
                     self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._file.close()
+        if self._file:
+            self._file.close()
         if self._board:
             self._board.close()

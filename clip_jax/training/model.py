@@ -18,13 +18,15 @@ from clip_jax.sharding import batch_shards
 from clip_jax.training.config import TrainConfig
 
 
-def training_model(config: TrainConfig) -> ClipConfig:
+def training_model(config: TrainConfig, source: ClipConfig | None = None) -> ClipConfig:
     """The architecture, its logit scale and bias as the loss wants them: any model can be trained with either loss.
 
-    The sigmoid loss needs a bias and begins where SigLIP does (section 3 of arXiv 2303.15343), the softmax loss has
-    none and begins with the paper's temperature of 0.07. Raises UserError for an unknown name.
+    `source` is that of the model to begin with, where there is one; it is taken whole unless `init_only` says
+    otherwise. The sigmoid loss needs a bias and begins where SigLIP does (section 3 of arXiv 2303.15343), the softmax
+    loss has none and begins with the paper's temperature of 0.07. Raises UserError for an unknown name.
     """
-    model = get_config(config.model.name)
+    whole = source is not None and config.model.init_only is None
+    model = source if whole and source is not None else get_config(config.model.name)
     if model.is_sigmoid == (config.loss.kind == "sigmoid"):
         return model
     if config.loss.kind == "sigmoid":
@@ -46,6 +48,8 @@ def check_divides(config: TrainConfig, model: ClipConfig, mesh: Mesh) -> None:
             f"config.microbatches is {parts}, but the batch norms of {config.model.name} take the statistics of a "
             "whole batch; use microbatches=1"
         )
+    if config.model.patch_dropout and not isinstance(model.vision, VisionConfig):
+        raise UserError(f"config.model.patch_dropout is for vision transformers, which {config.model.name} is not")
     tensor = mesh.shape["tensor"]
     stacks = {"text": model.text.transformer}
     if isinstance(model.vision, VisionConfig):

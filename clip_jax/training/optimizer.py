@@ -1,6 +1,7 @@
 """AdamW as CLIP was trained: warmup and cosine, decay on weights only, a bound on the temperature."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ import optax
 
 from clip_jax.models.two_tower import Params
 from clip_jax.training.config import OptimizerConfig, in_steps
+from clip_jax.training.learning_rates import is_trained, scale_by_factors
+from clip_jax.training.spikes import skip_spikes
 
 # "All weights that are not gains or biases" (appendix F of the paper); the class token is left out, as in open_clip.
 # Batch norm's statistics have no gradients either, so that AdamW leaves them as they are.
@@ -28,18 +31,25 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clipping (where asked for) and AdamW."""
-    adamw = optax.adamw(
+    """AdamW, and around it what the config asks for. What is frozen gets no state, and must get no gradient."""
+    optimizer = optax.adamw(
         make_schedule(config, steps),
         b1=config.b1,
         b2=config.b2,
         eps=config.epsilon,
         weight_decay=config.weight_decay,
         mask=decayed,
+        mu_dtype=config.moment_dtype,
     )
-    if config.clip_norm is None:
-        return adamw
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
+    if config.clip_norm is not None:
+        optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
+    if config.frozen is not None:
+        optimizer = optax.masked(optimizer, partial(is_trained, frozen=config.frozen))
+    if config.factors or config.layer_decay != 1:
+        optimizer = optax.chain(optimizer, scale_by_factors(config.factors, config.layer_decay))
+    if config.skip_above is not None:
+        optimizer = skip_spikes(optimizer, config.skip_above)
+    return optimizer
 
 
 def decayed(params: Params) -> Params:

@@ -9,11 +9,12 @@ SECONDS_BETWEEN_LINES = 15
 
 
 class Progress:
-    """Steps done, loss, images a second and time left, on standard error."""
+    """Steps done, loss, images a second and time left, on standard error; nothing where it is not `shown`."""
 
-    def __init__(self, first_step: int, steps: int) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._bar = tqdm(initial=first_step, total=steps, unit="step", disable=not self._terminal, dynamic_ncols=True)
+    def __init__(self, first_step: int, steps: int, shown: bool = True) -> None:
+        self._shown, self._terminal = shown, sys.stderr.isatty()
+        hidden = not (shown and self._terminal)
+        self._bar = tqdm(initial=first_step, total=steps, unit="step", disable=hidden, dynamic_ncols=True)
         self._first_step, self._steps = first_step, steps
         self._start = time.monotonic()
         self._last_line = 0.0
@@ -34,7 +35,8 @@ class Progress:
 
     def say(self, line: str) -> None:
         """A line of its own, above the bar."""
-        tqdm.write(line, file=sys.stderr)
+        if self._shown:
+            tqdm.write(line, file=sys.stderr)
 
     def close(self) -> None:
         self._bar.close()

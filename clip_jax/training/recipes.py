@@ -1,5 +1,7 @@
 """The values of the recipes in configs/, kept in the package so that an installed `clip-jax demo` needs no checkout."""
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from clip_jax.data.scenes import COMBINATIONS, TEMPLATES, class_name
@@ -27,20 +29,32 @@ def scenes() -> ConfigDict:
     )
 
 
-def openai_vit(name: str, learning_rate: float) -> ConfigDict:
-    """An OpenAI ViT by the paper's recipe: 32 epochs of 400 million pairs in batches of 32,768 (appendix F).
+def from_pairs(name: str, pairs: int, batch_size: int, optimizer: dict[str, Any], **others: Any) -> ConfigDict:
+    """A run over so many pairs in bfloat16, with layers scanned and their activations computed again.
 
-    `data.source` has no default: give it on the command line.
+    `data.source` has no default: give it on the command line. `others` are further groups of keys.
     """
-    batch_size = 32_768
+    model = {"name": name, "dtype": "bfloat16", "layers": "scan", "remat": "block"} | others.pop("model", {})
     return ConfigDict(
         {
-            "steps": 32 * 400_000_000 // batch_size,
+            "steps": pairs // batch_size,
             "batch_size": batch_size,
-            "model": {"name": name, "dtype": "bfloat16", "layers": "scan", "remat": "block"},
+            "model": model,
             "data": {"source": ""},
-            "optimizer": {"learning_rate": learning_rate, "warmup": 2_000, "weight_decay": 0.2, "b2": 0.98},
+            "optimizer": optimizer,
             "checkpoint": {"every": 1_000},
             "log": {"every": 50},
+            **others,
         }
     )
+
+
+def openai(name: str, learning_rate: float, b2: float, epsilon: float) -> ConfigDict:
+    """An OpenAI model by the paper's recipe: 32 epochs of 400 million pairs in batches of 32,768 (appendix F)."""
+    optimizer = {"learning_rate": learning_rate, "warmup": 2_000, "weight_decay": 0.2, "b2": b2, "epsilon": epsilon}
+    return from_pairs(name, 32 * 400_000_000, 32_768, optimizer)
+
+
+def openai_vit(name: str, learning_rate: float) -> ConfigDict:
+    """An OpenAI ViT by the paper's recipe."""
+    return openai(name, learning_rate, b2=0.98, epsilon=1e-6)

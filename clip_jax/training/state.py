@@ -9,22 +9,32 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from clip_jax.config import ClipConfig
-from clip_jax.models.two_tower import init_params
+from clip_jax.models.two_tower import Params, init_params
 from clip_jax.sharding import parameter_specs
 
 TrainState = dict[str, Any]
-"""{'params': nested dict, 'opt_state': optax state, 'step': int32 scalar, the number of updates made}."""
+"""{'params': nested dict, 'opt_state': optax state, 'step': int32 scalar, the number of updates made}.
+
+With an average of the parameters, also 'ema', nested as 'params' are.
+"""
 
 
-def init_state(config: ClipConfig, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+def init_state(config: ClipConfig, optimizer: optax.GradientTransformation, seed: int, ema: bool = False) -> TrainState:
     """A fresh state; pure, so it runs under jit with `state_shardings`, and no host ever holds the whole model."""
-    params = init_params(config, jax.random.key(seed))
-    return {"params": params, "opt_state": optimizer.init(params), "step": jnp.int32(0)}
+    return begin(init_params(config, jax.random.key(seed)), optimizer, ema)
 
 
-def abstract_state(config: ClipConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def begin(params: Params, optimizer: optax.GradientTransformation, ema: bool = False) -> TrainState:
+    """The state before the first update of these parameters."""
+    state = {"params": params, "opt_state": optimizer.init(params), "step": jnp.int32(0)}
+    return state | {"ema": jax.tree.map(jnp.copy, params)} if ema else state
+
+
+def abstract_state(
+    config: ClipConfig, optimizer: optax.GradientTransformation, mesh: Mesh, ema: bool = False
+) -> TrainState:
     """Shapes, types and shardings of the state, without computing any of it."""
-    shapes = jax.eval_shape(lambda: init_state(config, optimizer, 0))
+    shapes = jax.eval_shape(lambda: init_state(config, optimizer, 0, ema))
     return jax.tree.map(
         lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
         shapes,
@@ -38,9 +48,11 @@ def state_shardings(shapes: TrainState, optimizer: optax.GradientTransformation,
     params = parameter_specs(shapes["params"], mesh)
     moments = optax.tree_utils.tree_map_params(
         optimizer,
-        lambda _, sharding: sharding,
+        lambda moment, sharding: moment if isinstance(moment, optax.MaskedNode) else sharding,
         shapes["opt_state"],
         params,
         transform_non_params=lambda _: replicated,
+        is_leaf=lambda node: isinstance(node, optax.MaskedNode),  # in the place of what is frozen
     )
-    return {"params": params, "opt_state": moments, "step": replicated}
+    shardings = {"params": params, "opt_state": moments, "step": replicated}
+    return shardings | {"ema": params} if "ema" in shapes else shardings

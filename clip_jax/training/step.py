@@ -1,6 +1,9 @@
 """One update: both towers, the loss over the global batch, AdamW, the temperature's clamp."""
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +13,17 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, UInt8
 
-from clip_jax.config import ClipConfig, PreprocessConfig
+from clip_jax.config import ClipConfig, PreprocessConfig, VisionConfig
 from clip_jax.losses import contrastive_loss
-from clip_jax.models.two_tower import image_embedding, normalise, text_embedding, with_statistics
-from clip_jax.sharding import batch_sharding, batch_shards
-from clip_jax.training.config import TrainConfig
+from clip_jax.models.two_tower import Params, image_embedding, normalise, text_embedding, with_statistics
+from clip_jax.sharding import BATCH_AXES, batch_sharding, batch_shards, constrain
+from clip_jax.training.config import TrainConfig, in_steps
+from clip_jax.training.health import health
+from clip_jax.training.learning_rates import is_trained
 from clip_jax.training.microbatches import in_parts
 from clip_jax.training.optimizer import clamp_logit_scale, make_schedule
 from clip_jax.training.state import TrainState
+from clip_jax.training.step_flops import kept_patches
 
 Step = Callable[[TrainState, ArrayLike, ArrayLike], tuple[TrainState, dict[str, Array]]]
 
@@ -28,15 +34,25 @@ def make_step(
     """The update (state, uint8 pixels [b, size, size, 3], tokens [b, n]) -> (state, metrics), compiled when first run.
 
     The state is donated. Metrics are float32 scalars: loss, logit_scale (the multiplier), learning_rate,
-    gradient_norm, and logit_bias where there is one.
+    gradient_norm (of all and by tower), those of `health`, and logit_bias and skipped_updates where there are such.
     """
-    jitted = jit_step(config, model, optimizer, mesh, shardings)
+    masked = jit_step(config, model, optimizer, mesh, shardings)
+    if not config.model.patch_dropout:
+        return partial(_run, masked, mesh)
+    whole = replace(config, model=replace(config.model, patch_dropout=0.0))
+    unmasked = jit_step(whole, model, optimizer, mesh, shardings)
+    first_unmasked = config.steps - in_steps(config.model.unmasked_tail, config.steps)
 
     def run(state, pixels, tokens):
-        with jax.set_mesh(mesh):  # what `constrain` in the blocks looks for
-            return jitted(state, pixels, tokens)
+        tail = first_unmasked < config.steps and int(state["step"]) >= first_unmasked
+        return _run(unmasked if tail else masked, mesh, state, pixels, tokens)
 
     return run
+
+
+def _run(jitted, mesh, state, pixels, tokens):
+    with jax.set_mesh(mesh):  # what `constrain` in the blocks looks for
+        return jitted(state, pixels, tokens)
 
 
 def jit_step(
@@ -45,10 +61,16 @@ def jit_step(
     """The update of `make_step` for those who set the mesh themselves, as the compiler's plans do."""
     compute = config.model.compute
     schedule = make_schedule(config.optimizer, config.steps)
+    frozen = config.optimizer.frozen
+    # A batch norm that is locked keeps its statistics too, and normalises by them.
+    moves_statistics = frozen is None or not re.search(frozen, "visual/stem/norm_1/mean")
 
     def embed(params, batch):
-        pixels, tokens = batch
-        image, named = image_embedding(params, normalise_pixels(pixels, model.preprocess), model, compute, train=True)
+        pixels, tokens, *kept = batch
+        pixels = normalise_pixels(pixels, model.preprocess)
+        image, named = image_embedding(
+            params, pixels, model, compute, train=moves_statistics, kept=kept[0] if kept else None
+        )
         text, _ = text_embedding(params, tokens, model, compute)
         return (normalise(image), normalise(text)), named.get("statistics", {})
 
@@ -68,10 +90,20 @@ def jit_step(
             method=config.loss.method,
             mesh=mesh if mesh.size > 1 else None,
         )
-        return loss, statistics
+        return loss, (statistics, image, text)
 
     def step(state: TrainState, pixels: UInt8[Array, "b size size 3"], tokens: Int[Array, "b n"]):
-        (loss, statistics), gradients = jax.value_and_grad(loss_of, has_aux=True)(state["params"], (pixels, tokens))
+        batch = (pixels, tokens)
+        if config.model.patch_dropout:
+            batch += (_kept_patches(config, model, state["step"], len(pixels)),)
+        trained, fixed = _parted(state["params"], is_trained(state["params"], config.optimizer.frozen))
+
+        def loss_of_trained(trained):
+            return loss_of(_joined(trained, fixed), batch)
+
+        (loss, aux), gradients = jax.value_and_grad(loss_of_trained, has_aux=True)(trained)
+        statistics, image, text = aux
+        gradients = _joined(gradients, jax.tree.map(jnp.zeros_like, fixed))
         updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
         params = clamp_logit_scale(
             optax.apply_updates(state["params"], updates),  # pyright: ignore[reportArgumentType]
@@ -83,15 +115,55 @@ def jit_step(
             "logit_scale": jnp.exp(params["logit_scale"]),
             "learning_rate": jnp.asarray(schedule(state["step"]), jnp.float32),
             "gradient_norm": optax.tree.norm(gradients),
+            "gradient_norm/visual": optax.tree.norm(gradients["visual"]),
+            "gradient_norm/text": optax.tree.norm(gradients["text"]),
+            **health(image, text, tokens, jnp.exp(state["params"]["logit_scale"]), state["params"].get("logit_bias")),
         }
+        if config.optimizer.skip_above is not None:
+            metrics["skipped_updates"] = jnp.asarray(optax.tree_utils.tree_get(opt_state, "skipped"), jnp.float32)
         if "logit_bias" in params:
             metrics["logit_bias"] = params["logit_bias"]
-        return {"params": params, "opt_state": opt_state, "step": state["step"] + 1}, metrics
+        new_state = {"params": params, "opt_state": opt_state, "step": state["step"] + 1}
+        if config.optimizer.ema is not None:
+            new_state["ema"] = optax.incremental_update(params, state["ema"], 1 - config.optimizer.ema)
+        return new_state, metrics
 
     batch, replicated = batch_sharding(mesh), NamedSharding(mesh, P())
     return jax.jit(
         step, donate_argnums=0, in_shardings=(shardings, batch, batch), out_shardings=(shardings, replicated)
     )
+
+
+def _kept_patches(config: TrainConfig, model: ClipConfig, step: Int[Array, ""], batch: int) -> Int[Array, "b kept"]:
+    """The patches of each image that are seen, drawn anew each step from the run's seed."""
+    assert isinstance(model.vision, VisionConfig)
+    kept, all_patches = kept_patches(model, config.model.patch_dropout), model.vision.patches
+    order = jax.random.uniform(jax.random.fold_in(jax.random.key(config.seed), step), (batch, all_patches))
+    return constrain(jnp.argsort(order, axis=1)[:, :kept], BATCH_AXES, None)
+
+
+def _parted(params: Params, trained: Params) -> tuple[Params, Params]:
+    """The parameters that are trained and the others, each nested as before, without what the other has."""
+
+    def part(params: Params, trained: Params, wanted: bool) -> Params:
+        found = {}
+        for name, leaf in params.items():
+            if isinstance(leaf, dict):
+                if inner := part(leaf, trained[name], wanted):
+                    found[name] = inner
+            elif trained[name] == wanted:
+                found[name] = leaf
+        return found
+
+    return part(params, trained, True), part(params, trained, False)
+
+
+def _joined(one: Params, other: Params) -> Params:
+    """The inverse of `_parted`."""
+    joined = dict(one)
+    for name, leaf in other.items():
+        joined[name] = _joined(one.get(name, {}), leaf) if isinstance(leaf, dict) else leaf
+    return joined
 
 
 def normalise_pixels(pixels: UInt8[Array, "b size size 3"], config: PreprocessConfig) -> Float[Array, "b size size 3"]:

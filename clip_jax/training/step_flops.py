@@ -5,19 +5,33 @@ Chowdhery et al. 2022, arXiv 2204.02311. The backward pass costs two forward pas
 and one for the weights'.
 """
 
-from clip_jax.config import ClipConfig
+import re
+
+from clip_jax.config import ClipConfig, VisionConfig
 from clip_jax.model_size import flops
+from clip_jax.training.config import TrainConfig
 
 BACKWARD = 2
 
 
-def step_flops(model: ClipConfig, batch_size: int) -> float:
-    """FLOPs of one update of a global batch: both towers and the logits, forward and backward."""
-    towers = flops(model)
-    logits = 2 * batch_size * model.embed_dim  # an image's, against every text
-    return float((1 + BACKWARD) * batch_size * (towers.image + towers.text + logits))
+def step_flops(config: TrainConfig, model: ClipConfig) -> float:
+    """FLOPs of one update of a global batch: both towers and the logits, forward, and backward where it is needed."""
+    towers, frozen = flops(model, kept_patches(model, config.model.patch_dropout)), config.optimizer.frozen
+
+    def passes(tower: str) -> int:
+        return 1 if frozen is not None and re.search(frozen, f"{tower}/") else 1 + BACKWARD
+
+    logits = (1 + BACKWARD) * 2 * config.batch_size * model.embed_dim  # an image's, against every text
+    return float(config.batch_size * (passes("visual") * towers.image + passes("text") * towers.text + logits))
 
 
-def mfu(model: ClipConfig, images_per_second: float, batch_size: int, devices: int, peak: float) -> float:
+def kept_patches(model: ClipConfig, patch_dropout: float) -> int | None:
+    """How many patches of an image are seen in training; none for towers without patches."""
+    if not isinstance(model.vision, VisionConfig):
+        return None
+    return max(1, round((1 - patch_dropout) * model.vision.patches))
+
+
+def mfu(config: TrainConfig, model: ClipConfig, images_per_second: float, devices: int, peak: float) -> float:
     """Model FLOPs utilisation: the share of the devices' peak that updates at this speed make use of."""
-    return step_flops(model, batch_size) / batch_size * images_per_second / (devices * peak)
+    return step_flops(config, model) / config.batch_size * images_per_second / (devices * peak)

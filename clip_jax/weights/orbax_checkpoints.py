@@ -50,11 +50,17 @@ def restore(folder: Path, step: int, abstract_state: Any) -> Any:
 
 
 def read_model(folder: Path) -> tuple[ClipConfig, Params]:
-    """Config and parameters (NumPy) of the newest checkpoint. Raises UserError where there is none."""
+    """Config and parameters (NumPy) of the newest checkpoint, their average where the run kept one.
+
+    Raises UserError where there is no checkpoint.
+    """
     step = latest_step(folder)
     if step is None:
         raise UserError(f"{folder} holds no complete checkpoint yet; let the training run save one first")
-    config = ClipConfig.from_dict(describe(folder, step)["model"])
+    description = describe(folder, step)
+    config = ClipConfig.from_dict(description["model"])
+    averaged = description.get("config", {}).get("optimizer", {}).get("ema") is not None
+    name = "ema" if averaged else "params"
     # Restored onto one device, whatever the mesh that saved them.
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
@@ -64,8 +70,8 @@ def read_model(folder: Path) -> tuple[ClipConfig, Params]:
     context = ocp.Context()
     context.pytree_options.loading.partial_load = True
     with _readable(folder, step), context:
-        state = ocp.load(str(folder.absolute() / str(step)), {"params": abstract}, checkpointable_name="state")
-    return config, jax.tree.map(np.asarray, state["params"])
+        state = ocp.load(str(folder.absolute() / str(step)), {name: abstract}, checkpointable_name="state")
+    return config, jax.tree.map(np.asarray, state[name])
 
 
 @contextmanager

@@ -98,3 +98,29 @@ def test_what_does_not_divide_is_named(toy_config):
     resnet = replace(toy_config, vision=ResNetConfig(64, layers=(1, 1, 1, 1), width=4, heads=4))
     with pytest.raises(UserError, match="batch norms of tiny take the statistics of a whole batch; use microbatches=1"):
         check_divides(replace(CONFIG, microbatches=2), resnet, make_mesh(MeshConfig()))
+
+
+def test_patches_that_are_left_out_are_the_same_on_any_mesh_and_in_parts(toy_config):
+    """Fewer patches, another loss; the tail sees all of them again."""
+
+    def losses(sizes: tuple[int, int, int], **changes) -> list[float]:
+        model = ModelConfig("tiny", "float32", "scan", patch_dropout=0.5, unmasked_tail=changes.pop("tail", 0))
+        config = replace(CONFIG, model=model, steps=3, **changes)
+        mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(toy_config, KEEP_GRADIENTS, mesh))
+        state = jax.jit(lambda: init_state(toy_config, KEEP_GRADIENTS, 0), out_shardings=shardings)()
+        step, found = make_step(config, toy_config, KEEP_GRADIENTS, mesh, shardings), []
+        rng = np.random.default_rng(0)
+        pixels = rng.integers(0, 256, (64, 16, 16, 3), dtype=np.uint8)
+        tokens = rng.integers(1, 699, (64, 12)).astype(np.int32)
+        for _ in range(3):
+            state, metrics = step(state, pixels, tokens)
+            found.append(float(metrics["loss"]))
+        return found
+
+    masked = losses((1, 1, 1))
+    assert len(set(masked)) == 3  # other patches every time, as the parameters stay
+    assert losses((2, 2, 2), microbatches=2) == pytest.approx(masked, rel=1e-6)
+    tail = losses((1, 1, 1), tail=2)
+    assert tail[0] == masked[0]
+    assert tail[1] == tail[2] != masked[1]

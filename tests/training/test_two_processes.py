@@ -1,0 +1,192 @@
+"""Two processes that train together do what one does with as many devices, and neither outlives the other."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import clip_jax
+from clip_jax.errors import UserError
+from clip_jax.training.distributed import initialise
+from clip_jax.weights.tree import flatten
+
+STEPS = 20
+COMMAND = [
+    *(sys.executable, "-m", "clip_jax.cli.main", "train"),
+    f"--config={Path(__file__).parents[2] / 'configs/scenes.py'}",
+    *("--config.batch_size=16", "--config.log.every=1", "--config.log.tensorboard=False"),
+    "--config.model.layers=scan",  # quick to compile
+    *("--config.checkpoint.every=5", "--config.evaluate.every=1.0"),
+    *("--config.data.draw.train=64", "--config.data.draw.held_out=16", "--config.data.draw.folder={folder}"),
+    *(
+        "--config.data.source=tar:{folder}/train?captions=captions",
+        "--config.evaluate.zero_shot.held_out.data=tar:{folder}/held_out",
+    ),
+    "--config.evaluate.zero_shot.all_combinations.data=tar:{folder}/held_out",
+]
+DEATH_SECONDS = 60
+
+
+def start(workdir: Path, devices: int, *options: str) -> subprocess.Popen:
+    scenes = str(workdir.parent / "scenes")
+    optimisation = [flag for flag in os.environ["XLA_FLAGS"].split() if "optimization_level" in flag]
+    flags = " ".join([f"--xla_force_host_platform_device_count={devices}", *optimisation])
+    return subprocess.Popen(
+        [*(argument.replace("{folder}", scenes) for argument in COMMAND), f"--workdir={workdir}", *options],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_together(workdir: Path, processes: int, devices: int, *options: str) -> list[subprocess.Popen]:
+    several = (*options, f"--coordinator=localhost:{free_port()}", f"--processes={processes}")
+    return [start(workdir, devices, *several, f"--process={process}") for process in range(processes)]
+
+
+def free_port() -> int:
+    with socket.create_server(("", 0)) as server:
+        return server.getsockname()[1]
+
+
+def finish(*processes: subprocess.Popen) -> list[tuple[str, str]]:
+    """What each wrote to its outputs; each must have succeeded."""
+    try:
+        outputs = [process.communicate(timeout=240) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (_, errors) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, errors
+    return outputs
+
+
+def metrics(workdir: Path) -> list[dict]:
+    path = workdir / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    """Equal batches; equal losses, evaluations and parameters up to the order in which devices add."""
+    pairs = list(zip(metrics(found), metrics(expected), strict=True))
+    assert [line["step"] for line, _ in pairs if "loss" in line] == list(range(1, STEPS + 1))
+    assert any("eval/held_out/top1" in line for line, _ in pairs)
+    for ours, theirs in pairs:
+        assert ours.keys() == theirs.keys()
+        assert ours.get("batch_digest") == theirs.get("batch_digest")
+        for name in ours.keys() & {"loss", "logit_scale", "learning_rate"}:
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, err_msg=f"{name} at step {ours['step']}")
+        for name in (name for name in ours if name.startswith("eval/")):
+            assert ours[name] == theirs[name], name
+    ours, theirs = (flatten(clip_jax.load(workdir).params) for workdir in (found, expected))
+    assert ours.keys() == theirs.keys()
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    options = (f"--config.steps={STEPS}",)
+    first, second = finish(*start_together(two, 2, 1, *options))
+    assert f"trained to step {STEPS}" in first[0]
+    assert f"step {STEPS}/{STEPS}: loss" in first[1]
+    assert "trained" not in second[0]
+    assert "step" not in second[1]
+    finish(start(one, 2, *options))
+    assert_same_run(two, one)
+
+
+@pytest.mark.slow
+def test_processes_of_four_devices_on_a_mesh_of_two_axes(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    options = (f"--config.steps={STEPS}", "--config.mesh.data=4", "--config.mesh.fsdp=2")
+    finish(*start_together(two, 2, 4, *options))
+    finish(start(one, 8, *options))
+    assert_same_run(two, one)
+
+
+@pytest.mark.slow
+def test_a_tensor_axis_across_processes(tmp_path):
+    one, three = tmp_path / "one", tmp_path / "three"
+    options = (f"--config.steps={STEPS}", "--config.mesh.data=1", "--config.mesh.tensor=3")
+    finish(*start_together(three, 3, 1, *options))
+    finish(start(one, 3, *options))
+    assert_same_run(three, one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_one_that_dies_ends_the_other_and_both_resume(tmp_path, killed):
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    options = (f"--config.steps={STEPS}",)
+    finish(*start_together(unbroken, 2, 1, *options))
+    processes = start_together(broken, 2, 1, *options)
+    try:
+        deadline = time.monotonic() + 120
+        while len(metrics(broken)) < 8 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(metrics(broken)) >= 8
+        processes[killed].send_signal(signal.SIGKILL)
+        _, errors = processes[1 - killed].communicate(timeout=DEATH_SECONDS)
+        assert processes[1 - killed].returncode != 0
+        assert "another process has died" in errors or "another task died" in errors
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    outputs = finish(*start_together(broken, 2, 1, *options))
+    assert "is at step" in outputs[0][1]
+    assert_same_run(broken, unbroken)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("localhost:1234", None, 0), "all three of --coordinator, --processes and --process, or none"),
+        ((None, 2, 1), "all three of --coordinator, --processes and --process, or none"),
+        (("localhost:1234", 2, 2), "--process 2 of --processes 2"),
+        (("localhost:1234", 2, -1), "--process -1 of --processes 2"),
+        (("localhost", 2, 1), "'localhost' is not HOST:PORT"),
+        (("localhost:99999", 2, 1), "'localhost:99999' is not HOST:PORT"),
+    ],
+)
+def test_flags_at_fault_are_refused(arguments, reason):
+    with pytest.raises(UserError) as refusal:
+        initialise(*arguments)
+    assert reason in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_addresses_at_fault_are_refused():
+    with pytest.raises(UserError, match="nobody listens at --coordinator localhost"):
+        initialise(f"localhost:{free_port()}", 2, 1, connect_seconds=0)
+    with pytest.raises(UserError, match=r"nobody listens at --coordinator nowhere\.invalid"):
+        initialise("nowhere.invalid:1234", 2, 1, connect_seconds=0)
+    with socket.create_server(("", 0)) as server, pytest.raises(UserError, match=r"cannot listen .* another port"):
+        initialise(f"localhost:{server.getsockname()[1]}", 2, 0)
+
+
+def test_a_process_that_nobody_joins_says_so():
+    code = (
+        "import sys\n"
+        "from clip_jax.errors import UserError\n"
+        "from clip_jax.training.distributed import initialise\n"
+        f"try: initialise('localhost:{free_port()}', 2, 0, connect_seconds=2)\n"
+        "except UserError as error: sys.exit(f'clip-jax: {error}')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert "not all processes met at --coordinator" in ended.stderr

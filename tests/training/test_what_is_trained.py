@@ -1,0 +1,164 @@
+"""Locked towers, learning rates by parameter, averages and spikes, against figures by hand and PyTorch."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from clip_jax.config import ResNetConfig
+from clip_jax.errors import UserError
+from clip_jax.models.two_tower import init_params
+from clip_jax.sharding import MeshConfig, make_mesh
+from clip_jax.training.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from clip_jax.training.learning_rates import scale_by_factors
+from clip_jax.training.optimizer import make_optimizer
+from clip_jax.training.spikes import FIRST, skip_spikes
+from clip_jax.training.state import abstract_state, init_state
+from clip_jax.training.step import make_step
+from clip_jax.weights.tree import flatten
+
+CONFIG = TrainConfig(
+    data=DataConfig("scenes:train"), steps=10, batch_size=16, model=ModelConfig("tiny", "float32", "scan")
+)
+ADAMW = OptimizerConfig(learning_rate=1e-3, warmup=0, weight_decay=0.2)
+
+
+def updated(model, optimizer_config: OptimizerConfig, updates: int = 1) -> tuple[Any, Any, list[dict[str, float]]]:
+    """The state before and after, and the figures; on a mesh of two by two by two."""
+    config, mesh = replace(CONFIG, optimizer=optimizer_config), make_mesh(MeshConfig(2, 2, 2))
+    optimizer, ema = make_optimizer(optimizer_config, config.steps), optimizer_config.ema is not None
+    abstract = abstract_state(model, optimizer, mesh, ema)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    state = jax.jit(lambda: init_state(model, optimizer, 0, ema), out_shardings=shardings)()
+    before = jax.tree.map(np.asarray, state)
+    step, rng, size, figures = make_step(config, model, optimizer, mesh, shardings), np.random.default_rng(0), 0, []
+    for _ in range(updates):
+        size = model.vision.image_size
+        pixels = rng.integers(0, 256, (16, size, size, 3), dtype=np.uint8)
+        tokens = rng.integers(1, 699, (16, 12)).astype(np.int32)
+        state, found = step(state, pixels, tokens)
+        figures.append({name: float(value) for name, value in found.items()})
+    return before, jax.tree.map(np.asarray, state), figures
+
+
+def test_a_locked_tower_stays_and_has_no_moments(toy_config):
+    """LiT: the image tower to the bit; the text tower as when nothing is locked, as nothing flows between them."""
+    before, after, figures = updated(toy_config, replace(ADAMW, frozen="^visual/"))
+    _, free, free_figures = updated(toy_config, ADAMW)
+    for name, leaf in flatten(before["params"]).items():
+        same = np.array_equal(flatten(after["params"])[name], leaf)
+        assert same == name.startswith("visual/"), name
+        if not same:
+            np.testing.assert_allclose(flatten(after["params"])[name], flatten(free["params"])[name], atol=2e-5)
+    moments = sum(leaf.size for leaf in jax.tree.leaves(after["opt_state"]))
+    trained = sum(leaf.size for name, leaf in flatten(before["params"]).items() if not name.startswith("visual/"))
+    assert moments < 2 * trained + 10
+    assert figures[0]["gradient_norm/visual"] == 0 < free_figures[0]["gradient_norm/visual"]
+    assert figures[0]["loss"] == pytest.approx(free_figures[0]["loss"], rel=1e-6)
+
+
+def test_gradients_of_what_is_locked_are_not_computed(toy_config):
+    """By XLA's count of the whole update, unrolled, so that every layer counts: the backward pass of one tower less."""
+
+    def counted(frozen: str | None) -> float:
+        from clip_jax.training.step import jit_step
+
+        config = replace(
+            CONFIG, model=ModelConfig("tiny", "float32", "unroll"), optimizer=replace(ADAMW, frozen=frozen)
+        )
+        mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+        optimizer = make_optimizer(config.optimizer, config.steps)
+        state = abstract_state(toy_config, optimizer, mesh)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+        pixels, tokens = jax.ShapeDtypeStruct((16, 16, 16, 3), jnp.uint8), jax.ShapeDtypeStruct((16, 12), jnp.int32)
+        analysis = jit_step(config, toy_config, optimizer, mesh, shardings).lower(state, pixels, tokens).cost_analysis()
+        assert analysis is not None
+        return analysis["flops"]
+
+    from clip_jax.model_size import flops
+
+    towers = flops(toy_config)
+    saved = (counted(None) - counted("^text/")) / 16
+    assert saved == pytest.approx(2 * towers.text, rel=0.15)  # moments and norms count a little too
+
+
+def test_a_locked_batch_norm_keeps_its_statistics(toy_config):
+    resnet = replace(toy_config, vision=ResNetConfig(32, layers=(1, 1, 1, 1), width=4, heads=4))
+    before, after, _ = updated(resnet, replace(ADAMW, frozen="^visual/"))
+    for name, leaf in flatten(before["params"]).items():
+        if name.startswith("visual/"):
+            np.testing.assert_array_equal(flatten(after["params"])[name], leaf, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "message"),
+    [("^vision/", "finds no parameter"), (".", "finds every parameter"), ("(", "is no regular expression")],
+)
+def test_patterns_that_make_no_sense(toy_config, frozen, message):
+    with pytest.raises(UserError, match=message):
+        abstract_state(toy_config, make_optimizer(replace(ADAMW, frozen=frozen), 10), make_mesh(MeshConfig()))
+
+
+def test_learning_rates_by_parameter(toy_config):
+    params = init_params(toy_config, jax.random.key(0))
+    ones = jax.tree.map(jnp.ones_like, params)
+    scale = scale_by_factors({r"^visual/.*bias$": 0.0, "^visual/": 0.5}, layer_decay=0.8)
+    scaled: Any = scale.update(ones, scale.init(params), params)[0]
+    found = flatten(scaled)
+    kernels = found["visual/transformer/block/mlp/up/kernel"]  # two layers
+    np.testing.assert_allclose(kernels[0], 0.5 * 0.8, rtol=1e-6)
+    np.testing.assert_allclose(kernels[1], 0.5, rtol=1e-6)
+    np.testing.assert_array_equal(found["visual/transformer/block/mlp/up/bias"], 0)
+    np.testing.assert_allclose(found["visual/patch_embedding/kernel"], 0.5 * 0.8**2, rtol=1e-6)
+    np.testing.assert_allclose(found["text/token_embedding"], 0.8**3, rtol=1e-6)
+    np.testing.assert_allclose(found["text/transformer/block/norm_1/scale"][:, 0], [0.64, 0.8, 1.0], rtol=1e-6)
+    np.testing.assert_array_equal(found["text/projection"], 1)
+    np.testing.assert_array_equal(found["logit_scale"], 1)
+    with pytest.raises(UserError, match="'head' decides about no parameter"):
+        scale_by_factors({"head": 2.0}, 1.0).update(ones, optax.EmptyState(), params)
+
+
+def test_the_average_is_pytorchs(toy_config):
+    torch = pytest.importorskip("torch")
+    before, after, _ = updated(toy_config, replace(ADAMW, ema=0.9), updates=3)
+    module = torch.nn.Linear(1, 1)
+    average = torch.optim.swa_utils.AveragedModel(module, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9))
+    values, states = [before["params"]["logit_scale"]], before
+    for count in (1, 2, 3):
+        values.append(updated(toy_config, replace(ADAMW, ema=0.9), updates=count)[1]["params"]["logit_scale"])
+    for value in values:
+        with torch.no_grad():
+            module.weight.fill_(float(value))
+        average.update_parameters(module)
+    assert after["ema"]["logit_scale"] == pytest.approx(average.module.weight.item(), rel=1e-6)
+    assert states["ema"]["logit_scale"] == values[0]
+
+
+def test_spikes_are_left_out():
+    optimizer = skip_spikes(optax.adam(0.1), above=3.0)
+    params = {"kernel": jnp.ones(4)}
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
+    for _ in range(FIRST):
+        updates, state = update({"kernel": jnp.full(4, 0.5)}, state, params)
+        assert np.all(np.asarray(updates["kernel"]) != 0)
+    before: Any = state
+    for spike in (2.0, np.nan, np.inf):  # four times the usual norm, and no numbers
+        updates, state = update({"kernel": jnp.full(4, spike)}, state, params)
+        np.testing.assert_array_equal(updates["kernel"], 0)
+    after: Any = state
+    assert int(after.skipped) == 3
+    assert jax.tree.all(jax.tree.map(np.array_equal, after.inner, before.inner))
+    updates, state = update({"kernel": jnp.full(4, 1.0)}, state, params)  # twice the usual is none
+    assert np.all(np.asarray(updates["kernel"]) != 0)
+
+
+def test_moments_in_bfloat16(toy_config):
+    _, after, _ = updated(toy_config, replace(ADAMW, moment_dtype="bfloat16"))
+    types = {str(leaf.dtype) for leaf in jax.tree.leaves(optax.tree_utils.tree_get(after["opt_state"], "mu"))}
+    assert types == {"bfloat16"}
+    types = {str(leaf.dtype) for leaf in jax.tree.leaves(optax.tree_utils.tree_get(after["opt_state"], "nu"))}
+    assert types == {"float32"}
