@@ -15,6 +15,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 WIDTH = 768
 LARGE = 1 << 20
@@ -58,7 +59,7 @@ def compile_one(topology: str, batch: int, kind: str, method: str, dtype: str) -
     scalar = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
     placed = (features.sharding, features.sharding, scalar.sharding, scalar.sharding)
     step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)), out_shardings=(scalar.sharding, placed))
-    memory = step.lower(features, features, scalar, scalar).compile().memory_analysis()
+    memory: Any = step.lower(features, features, scalar, scalar).compile().memory_analysis()
     return {
         "temporaries": memory.temp_size_in_bytes / 2**20,
         "arguments": memory.argument_size_in_bytes / 2**20,
@@ -66,14 +67,14 @@ def compile_one(topology: str, batch: int, kind: str, method: str, dtype: str) -
     }
 
 
-def measure(row: tuple[str, int, str, str, str]) -> dict[str, object]:
+def measure(row: tuple[str, int, str, str, str]) -> dict[str, Any]:
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     command = [sys.executable, __file__, "--one", json.dumps(row)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     names = dict(zip(("topology", "batch", "kind", "method", "dtype"), row, strict=True))
     if done.returncode == 0:
         return names | json.loads(done.stdout.splitlines()[-1])
-    needed = re.search(r"Used ([\d.]+[KMGT]) of ([\d.]+[KMGT]) hbm", done.stderr)
+    needed = re.search(r"temporaries \(([\d.]+[KMGT])\) exceeds available HBM \(([\d.]+[KMGT])\)", done.stderr)
     why = f"needs {needed[1]} of {needed[2]}" if needed else done.stderr.strip().splitlines()[-1][-200:]
     return names | {"does_not_fit": why}
 

@@ -54,7 +54,7 @@ slow = pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "sizes", "parts"),
     [
-        ("gather", (1, 1, 1), 2),
+        pytest.param("gather", (1, 1, 1), 2, marks=slow),
         ("ring", (2, 2, 2), 8),
         pytest.param("gather", (8, 1, 1), 8, marks=slow),
         pytest.param("gather", (2, 2, 2), 2, marks=slow),
@@ -100,6 +100,7 @@ def test_what_does_not_divide_is_named(toy_config):
         check_divides(replace(CONFIG, microbatches=2), resnet, make_mesh(MeshConfig()))
 
 
+@pytest.mark.slow
 def test_patches_that_are_left_out_are_the_same_on_any_mesh_and_in_parts(toy_config):
     """Fewer patches, another loss; the tail sees all of them again."""
 

@@ -54,7 +54,8 @@ def test_every_mesh_makes_the_same_updates(toy_config, on_one_device, mesh):
     params, figures = run(CONFIG, toy_config, mesh, devices=8)
     expected_params, expected = on_one_device
     for here, there in zip(figures, expected, strict=True):
-        assert here == pytest.approx(there, rel=1e-5)
+        # A logit near zero is a difference of terms as large as the logit scale, 14 here.
+        assert here == pytest.approx(there, rel=1e-5, abs=1e-5)
     for name, leaf in flatten(params).items():
         # Adam divides by the gradient's size, which makes much of float32's rounding where a gradient is nearly zero.
         np.testing.assert_allclose(leaf, flatten(expected_params)[name], atol=2e-4, err_msg=name)
