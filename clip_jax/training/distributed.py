@@ -20,10 +20,8 @@ from clip_jax.errors import UserError
 from clip_jax.sharding import batch_sharding, batch_shards
 
 CONNECT_SECONDS = 120
-# A process that has not been heard of for so long is dead, and the others end. Half a minute each, since at worst the
-# two follow upon one another.
-HEARTBEAT_SECONDS = 25
-SHUTDOWN_SECONDS = 25
+HEARTBEAT_SECONDS = 25  # a process that has not been heard of for so long is dead, and the others end
+SHUTDOWN_SECONDS = 300  # at the end all wait for each other; one that dies then is found out by its heartbeat
 
 
 def initialise(

@@ -2,11 +2,9 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -110,40 +108,6 @@ def test_processes_of_four_devices_on_a_mesh_of_two_axes(tmp_path):
     finish(*start_together(two, 2, 4, *options))
     finish(start(one, 8, *options))
     assert_same_run(two, one)
-
-
-@pytest.mark.slow
-def test_a_tensor_axis_across_processes(tmp_path):
-    one, three = tmp_path / "one", tmp_path / "three"
-    options = (f"--config.steps={STEPS}", "--config.mesh.data=1", "--config.mesh.tensor=3")
-    finish(*start_together(three, 3, 1, *options))
-    finish(start(one, 3, *options))
-    assert_same_run(three, one)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, 1])
-def test_one_that_dies_ends_the_other_and_both_resume(tmp_path, killed):
-    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    options = (f"--config.steps={STEPS}",)
-    finish(*start_together(unbroken, 2, 1, *options))
-    processes = start_together(broken, 2, 1, *options)
-    try:
-        deadline = time.monotonic() + 120
-        while len(metrics(broken)) < 8 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert len(metrics(broken)) >= 8
-        processes[killed].send_signal(signal.SIGKILL)
-        _, errors = processes[1 - killed].communicate(timeout=DEATH_SECONDS)
-        assert processes[1 - killed].returncode != 0
-        assert "another process has died" in errors or "another task died" in errors
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
-    outputs = finish(*start_together(broken, 2, 1, *options))
-    assert "is at step" in outputs[0][1]
-    assert_same_run(broken, unbroken)
 
 
 @pytest.mark.parametrize(
