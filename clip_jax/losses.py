@@ -72,7 +72,7 @@ def contrastive_loss(
     """
     for name, value, valid in (("kind", kind, get_args(Kind)), ("method", method, get_args(Method))):
         if value not in valid:
-            raise UserError(f"unknown loss {name} '{value}'; {nearest(value, valid)}")
+            raise UserError(f"unknown loss {name} '{value}'; {nearest(str(value), valid)}")
     if kind == "sigmoid" and bias is None:
         raise UserError("the sigmoid loss needs a bias; pass bias, or use kind='softmax'")
     if mesh is not None and len(image) % batch_shards(mesh):

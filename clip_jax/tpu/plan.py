@@ -94,10 +94,9 @@ def largest_batch(config: TrainConfig, topology: Topology, say: Callable[[Plan],
     Memory is nearly linear in the batch, so that two sizes foretell the third. Returns the plan of the largest batch
     that was seen to fit. Raises UserError where none was.
     """
-    shares = config.microbatches
     first = plan(config, topology)
     say(first)
-    shares *= first.mesh["data"] * first.mesh["fsdp"]
+    shares = config.microbatches * first.mesh["data"] * first.mesh["fsdp"]
     tried = [first]
     while len(tried) < MOST_COMPILES:
         size = _next_size(tried, shares)

@@ -64,7 +64,7 @@ def roofline(config: TrainConfig, model: ClipConfig, topology: Topology, mesh: d
     memory = held * FLOAT32 * OPTIMIZER_PASSES + streams * BLOCK_PASSES * passes / mesh["tensor"]
 
     sharded = size / mesh["tensor"] * FLOAT32
-    fsdp = _ring(mesh["fsdp"]) * sharded * (passes - 1 + 1)  # gathered for each pass, gradients scattered
+    fsdp = _ring(mesh["fsdp"]) * sharded * passes  # gathered for each pass, gradients scattered
     data = 2 * _ring(mesh["data"]) * held * FLOAT32
     tensor = 4 * passes * _ring(mesh["tensor"]) * streams
     features = model.embed_dim * (BFLOAT16 if config.loss.dtype == "bfloat16" else FLOAT32) * config.batch_size * 4

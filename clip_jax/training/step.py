@@ -43,9 +43,12 @@ def make_step(
     unmasked = jit_step(whole, model, optimizer, mesh, shardings)
     first_unmasked = config.steps - in_steps(config.model.unmasked_tail, config.steps)
 
+    step = None  # counted here from the first update on: asking the device each time would wait for it
+
     def run(state, pixels, tokens):
-        tail = first_unmasked < config.steps and int(state["step"]) >= first_unmasked
-        return _run(unmasked if tail else masked, mesh, state, pixels, tokens)
+        nonlocal step
+        step = int(state["step"]) if step is None else step + 1
+        return _run(unmasked if step >= first_unmasked else masked, mesh, state, pixels, tokens)
 
     return run
 
