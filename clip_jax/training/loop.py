@@ -53,6 +53,9 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
     files = tokenizer_files(model, source)
     mesh = make_mesh(config.mesh)
     check_divides(config, model, mesh)
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    abstract = abstract_state(model, optimizer, mesh, config.optimizer.ema is not None)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     workdirs.check(workdir, config)
     draw_missing(config, model, workdir)
     pipeline = _pipeline(config, model, files, mesh, workdir)
@@ -61,9 +64,6 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
         workdirs.claim(workdir, config)  # only now, so that a mistyped SPEC can be mended and tried again
     wait_for_all("the workdir is claimed")
 
-    optimizer = make_optimizer(config.optimizer, config.steps)
-    abstract = abstract_state(model, optimizer, mesh, config.optimizer.ema is not None)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     folder = workdir / CHECKPOINTS
     start = orbax_checkpoints.latest_step(folder) or 0
     description = json.loads(
