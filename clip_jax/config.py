@@ -13,6 +13,7 @@ from clip_jax.errors import UserError
 from clip_jax.schema import parse
 
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
+AttentionKernel = Literal["xla", "cudnn"]
 Projection = Literal["none", "no_bias", "bias"]
 Cleaning = Literal["clip", "whitespace", "canonicalize", "siglip", "lower", "none"]
 
@@ -274,9 +275,10 @@ class ComputeConfig:
     `dtype` is the activations' type (normalisation statistics, softmax and logits stay float32). `layers`: `scan`
     compiles one block for all of them and suits deep models in training, `unroll` is faster on CPUs. `remat`
     recomputes in the backward pass instead of keeping: nothing (`none`), each block whole (`block`), or all but
-    the results of matrix products (`dots`).
+    the results of matrix products (`dots`). `attention`: XLA's, or cuDNN's fused one, for bfloat16 on NVIDIA GPUs.
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     layers: Literal["scan", "unroll"] = "unroll"
     remat: Literal["none", "block", "dots"] = "none"
+    attention: AttentionKernel = "xla"

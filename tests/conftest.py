@@ -1,11 +1,17 @@
 """Eight fake CPU devices and JAX's strict rank promotion for every test, and models small enough to build at will."""
 
 import os
+import tempfile
 
 # Read when JAX is first imported, so before anything else here.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+# Programs that several tests compile, workers and the processes that they start included, are compiled once a session.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    compiled = tempfile.TemporaryDirectory(prefix="clip_jax-compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import jax
 import jaxtyping

@@ -11,7 +11,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
-from clip_jax.config import Activation, ComputeConfig, TransformerConfig
+from clip_jax.config import Activation, AttentionKernel, ComputeConfig, TransformerConfig
 from clip_jax.models.initializers import BlockInit
 from clip_jax.sharding import BATCH_AXES, constrain
 
@@ -37,17 +37,20 @@ def project(features: Float[Array, "b d"], kernel: nnx.Param | None, bias: nnx.P
 class Attention(nnx.Module):
     """Multi-head self-attention with one fused projection, its rows ordered q, k, v and head-major inside each."""
 
-    def __init__(self, config: TransformerConfig, dtype: jnp.dtype, causal: bool, init: BlockInit, rngs: nnx.Rngs):
+    def __init__(
+        self, config: TransformerConfig, compute: ComputeConfig, causal: bool, init: BlockInit, rngs: nnx.Rngs
+    ):
         self.heads = config.heads
         self.causal = causal
-        width = config.width
+        self.kernel: AttentionKernel = compute.attention
+        width, dtype = config.width, jnp.dtype(compute.dtype)
         self.qkv = nnx.Linear(width, 3 * width, dtype=dtype, kernel_init=init.qkv, rngs=rngs)
         self.out = nnx.Linear(width, width, dtype=dtype, kernel_init=init.out, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         qkv = constrain(self.qkv(x), BATCH_AXES, None, "tensor")
         q, k, v = (rearrange(part, "b n (h e) -> b n h e", h=self.heads) for part in jnp.split(qkv, 3, axis=-1))
-        attended = jax.nn.dot_product_attention(q, k, v, is_causal=self.causal)
+        attended = jax.nn.dot_product_attention(q, k, v, is_causal=self.causal, implementation=self.kernel)
         return self.out(rearrange(attended, "b n h e -> b n (h e)"))
 
 
@@ -68,9 +71,12 @@ class Mlp(nnx.Module):
 class Block(nnx.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)), each branch times its layer scale where there is one."""
 
-    def __init__(self, config: TransformerConfig, dtype: jnp.dtype, causal: bool, init: BlockInit, rngs: nnx.Rngs):
+    def __init__(
+        self, config: TransformerConfig, compute: ComputeConfig, causal: bool, init: BlockInit, rngs: nnx.Rngs
+    ):
+        dtype = jnp.dtype(compute.dtype)
         self.norm_1 = layer_norm(config.width, config.norm_epsilon, dtype, rngs)
-        self.attention = Attention(config, dtype, causal, init, rngs)
+        self.attention = Attention(config, compute, causal, init, rngs)
         self.norm_2 = layer_norm(config.width, config.norm_epsilon, dtype, rngs)
         self.mlp = Mlp(config, dtype, init, rngs)
         self.scale_1 = _layer_scale(config)
@@ -101,7 +107,7 @@ class Transformer(nnx.Module):
         @nnx.split_rngs(splits=config.layers)
         @nnx.vmap
         def stack(rngs: nnx.Rngs) -> Block:
-            return Block(config, jnp.dtype(compute.dtype), causal, init, rngs)
+            return Block(config, compute, causal, init, rngs)
 
         self.block = stack(rngs)
 

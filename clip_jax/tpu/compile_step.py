@@ -20,7 +20,7 @@ from clip_jax.schema import parse
 from clip_jax.sharding import batch_sharding, make_mesh
 from clip_jax.training.config import TrainConfig
 from clip_jax.training.initial import model_of
-from clip_jax.training.model import check_divides
+from clip_jax.training.model import check_mesh
 from clip_jax.training.optimizer import make_optimizer
 from clip_jax.training.state import abstract_state
 from clip_jax.training.step import jit_step
@@ -44,7 +44,7 @@ def compile_step(config: TrainConfig, topology: str, slices: int) -> dict[str, A
     """The figures of the compiled step, in bytes a device, or `needed` and `available` where it does not fit."""
     mesh = make_mesh(config.mesh, topology_devices(topology, slices))
     model = model_of(config)
-    check_divides(config, model, mesh)
+    check_mesh(config, model, mesh)
     optimizer = make_optimizer(config.optimizer, config.steps)
     state = abstract_state(model, optimizer, mesh, config.optimizer.ema is not None)
     size, context = model.vision.image_size, model.text.context_length

@@ -7,7 +7,7 @@ type is refused with the nearest valid key named.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from clip_jax.config import ComputeConfig
+from clip_jax.config import AttentionKernel, ComputeConfig
 from clip_jax.errors import UserError
 from clip_jax.losses import Kind, Method
 from clip_jax.sharding import MeshConfig
@@ -31,6 +31,7 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     layers: Literal["scan", "unroll"] = "scan"
     remat: Literal["none", "block", "dots"] = "none"
+    attention: AttentionKernel = "xla"
     init: str | None = None
     init_only: str | None = None
     patch_dropout: float = 0.0
@@ -38,7 +39,7 @@ class ModelConfig:
 
     @property
     def compute(self) -> ComputeConfig:
-        return ComputeConfig(self.dtype, self.layers, self.remat)
+        return ComputeConfig(self.dtype, self.layers, self.remat, self.attention)
 
 
 @dataclass(frozen=True)

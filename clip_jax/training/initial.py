@@ -45,13 +45,17 @@ def initial_state(
     at random. Raises UserError for shapes that differ.
     """
     ema = config.optimizer.ema is not None
-    fresh = jax.jit(lambda: init_state(model, optimizer, config.seed, ema), out_shardings=shardings)()
+
+    def begin_at_random() -> TrainState:
+        return init_state(model, optimizer, config.seed, ema)
+
     if source is None:
-        return fresh
+        return jax.jit(begin_at_random, out_shardings=shardings)()
     pattern = compiled(config.model.init_only or "", "config.model.init_only")
-    targets = flatten(fresh["params"])
+    targets = flatten(jax.eval_shape(begin_at_random)["params"])
     taken = _taken(config, source.parameters, targets, pattern)
-    params = targets | {
+    fresh = jax.jit(lambda: begin_at_random()["params"], out_shardings=shardings["params"])()
+    params = flatten(fresh) | {
         name: _placed(source.parameters[name], flatten(shardings["params"])[name], targets[name].dtype)
         for name in taken
     }

@@ -30,7 +30,7 @@ from clip_jax.training.config import TrainConfig, in_steps
 from clip_jax.training.distributed import batch_share, check_met, is_first, on_this_process, wait_for_all
 from clip_jax.training.initial import initial_state, source_of, tokenizer_files
 from clip_jax.training.metrics import MetricsLog
-from clip_jax.training.model import check_divides, training_model
+from clip_jax.training.model import check_mesh, training_model
 from clip_jax.training.optimizer import make_optimizer
 from clip_jax.training.progress import Progress
 from clip_jax.training.state import TrainState, abstract_state
@@ -52,7 +52,7 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
     model = training_model(config, None if source is None else source.config)
     files = tokenizer_files(model, source)
     mesh = make_mesh(config.mesh)
-    check_divides(config, model, mesh)
+    check_mesh(config, model, mesh)
     optimizer = make_optimizer(config.optimizer, config.steps)
     abstract = abstract_state(model, optimizer, mesh, config.optimizer.ema is not None)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
@@ -61,7 +61,7 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
     pipeline = _pipeline(config, model, files, mesh, workdir)
     tables = _open_tasks(config, workdir)
     if is_first():
-        workdirs.claim(workdir, config)  # only now, so that a mistyped SPEC can be mended and tried again
+        workdirs.claim(workdir, config, files)  # only now, so that a mistyped SPEC can be mended and tried again
     wait_for_all("the workdir is claimed")
 
     folder = workdir / CHECKPOINTS

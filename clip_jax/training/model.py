@@ -34,8 +34,11 @@ def training_model(config: TrainConfig, source: ClipConfig | None = None) -> Cli
     return replace(model, initial_logit_scale=INITIAL_LOGIT_SCALE, initial_logit_bias=None)
 
 
-def check_divides(config: TrainConfig, model: ClipConfig, mesh: Mesh) -> None:
-    """Raises UserError where the batch, its parts or the model's heads do not divide over the mesh."""
+def check_mesh(config: TrainConfig, model: ClipConfig, mesh: Mesh) -> None:
+    """Raises UserError where the batch, its parts or the model's heads do not divide over the mesh.
+
+    So it does for an attention that the mesh's devices cannot compute.
+    """
     shards, parts = batch_shards(mesh), config.microbatches
     if config.batch_size % (shards * parts):
         among = f" in {parts} microbatches" if parts > 1 else ""
@@ -60,3 +63,13 @@ def check_divides(config: TrainConfig, model: ClipConfig, mesh: Mesh) -> None:
                 f"config.mesh.tensor {tensor} does not divide the {stack.heads} heads of the {tower} tower of "
                 f"{config.model.name}; choose a divisor"
             )
+    _check_attention(config, mesh)
+
+
+def _check_attention(config: TrainConfig, mesh: Mesh) -> None:
+    device = mesh.devices.flat[0]
+    if config.model.attention == "cudnn" and (device.platform != "gpu" or config.model.dtype != "bfloat16"):
+        raise UserError(
+            f"config.model.attention cudnn is for bfloat16 on NVIDIA GPUs, not {config.model.dtype} on "
+            f"{device.device_kind}; use xla"
+        )

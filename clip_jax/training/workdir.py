@@ -3,13 +3,16 @@
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from clip_jax.errors import UserError
+from clip_jax.schema import parse
 from clip_jax.training import metrics
 from clip_jax.training.config import TrainConfig
-from clip_jax.weights.folders import CHECKPOINTS
+from clip_jax.weights.folders import CHECKPOINTS, TOKENIZER
 
 CONFIG = "config.json"
 PLACEHOLDER = "{workdir}"
@@ -37,7 +40,7 @@ def check(workdir: Path, config: TrainConfig) -> None:
         found = None
     if not isinstance(found, dict) or "data" not in found:
         raise UserError(f"{path} is not a run's config; choose another --workdir")
-    differing = _differences(found, _plain(config))
+    differing = _differences(_completed(found), _plain(config))
     if begun and differing:
         raise UserError(
             f"{workdir} holds another run: {', '.join(differing)}; "
@@ -45,16 +48,30 @@ def check(workdir: Path, config: TrainConfig) -> None:
         )
 
 
-def claim(workdir: Path, config: TrainConfig) -> None:
-    """Makes `workdir` the folder of this run. Raises UserError as `check` does, and where it cannot be written to."""
+def claim(workdir: Path, config: TrainConfig, tokenizer_files: Mapping[str, bytes] = MappingProxyType({})) -> None:
+    """Makes `workdir` the folder of this run, which keeps the files of its tokenizer.
+
+    Raises UserError as `check` does, and where it cannot be written to.
+    """
     check(workdir, config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        for name, contents in tokenizer_files.items():
+            (workdir / TOKENIZER).mkdir(exist_ok=True)
+            (workdir / TOKENIZER / name).write_bytes(contents)
         partial = workdir / f".{CONFIG}.partial"
         partial.write_text(json.dumps(_plain(config), indent=2) + "\n", encoding="utf-8")
         os.replace(partial, workdir / CONFIG)
     except OSError as error:
         raise UserError(f"cannot write to the workdir {workdir}: {error.strerror}") from error
+
+
+def _completed(found: dict[str, Any]) -> dict[str, Any]:
+    """A run's config with the defaults of keys that came after it; as it is where it is another version's."""
+    try:
+        return _plain(parse(TrainConfig, found, "config"))
+    except UserError:
+        return found
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:

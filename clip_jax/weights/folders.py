@@ -13,6 +13,7 @@ from clip_jax.errors import UserError
 
 PARTIAL = ".partial-"
 CHECKPOINTS = "checkpoints"  # in the workdir of a training run
+TOKENIZER = "tokenizer"  # beside it, where the run's tokenizer reads files
 
 
 def as_path(path: str | os.PathLike[str]) -> Path:

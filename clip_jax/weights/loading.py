@@ -9,7 +9,8 @@ from clip_jax.presets import PRESETS
 from clip_jax.weights import released
 from clip_jax.weights.checkpoint import Checkpoint, Origin, in_memory
 from clip_jax.weights.evidence import Hints
-from clip_jax.weights.folders import CHECKPOINTS, as_path
+from clip_jax.weights.folders import CHECKPOINTS, TOKENIZER, as_path
+from clip_jax.weights.json_files import read_whole
 from clip_jax.weights.reading import read_checkpoint
 
 HUB = "hf-hub:"
@@ -53,5 +54,7 @@ def _read_path(path: Path, hints: Hints) -> Checkpoint:
     if path.is_dir() and not released.is_released(path) and (path / CHECKPOINTS).is_dir():
         from clip_jax.weights import orbax_checkpoints  # Orbax is needed for training checkpoints only
 
-        return in_memory(*orbax_checkpoints.read_model(path / CHECKPOINTS), Origin(), {})
+        files = (path / TOKENIZER).iterdir() if (path / TOKENIZER).is_dir() else ()
+        tokenizer_files = {file.name: read_whole(file, released.MAX_TOKENIZER_FILE) for file in files}
+        return in_memory(*orbax_checkpoints.read_model(path / CHECKPOINTS), Origin(), tokenizer_files)
     return read_checkpoint(path, hints)

@@ -3,8 +3,9 @@
     python experiments/benchmarks/train_step.py [--models ViT-B-32] [--batch-size 32] [--steps 5] [--json FILE]
 
 Needs open_clip_torch. On a CPU in float32; where JAX and torch both have a GPU, in bfloat16 against open_clip under
-torch.compile and autocast, with peak memory and MFU. Both sides begin with the same weights and see the same batches;
-an update is both towers, the softmax loss, the backward pass and AdamW. Compilation and two updates are left out.
+torch.compile and autocast, with MFU and peak memory: what torch allocated at most, and what XLA says that its program
+needs. Both sides begin with the same weights and see the same batch, which lies on the device; an update is both
+towers, the softmax loss, the backward pass and AdamW. Compilation and two updates are left out.
 """
 
 import argparse
@@ -15,9 +16,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch shares the GPU
 
@@ -31,22 +33,29 @@ from support.open_clip_shim import import_open_clip  # pyright: ignore[reportMis
 from support.torch_clip import params_from_open_clip  # pyright: ignore[reportMissingImports]
 
 from clip_jax.presets import get_config
-from clip_jax.sharding import MeshConfig, make_mesh
+from clip_jax.sharding import MeshConfig, batch_sharding, make_mesh
 from clip_jax.training.chips import peak_flops
 from clip_jax.training.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from clip_jax.training.optimizer import make_optimizer
 from clip_jax.training.state import abstract_state, begin
-from clip_jax.training.step import make_step, normalise_pixels
+from clip_jax.training.step import jit_step, normalise_pixels
 from clip_jax.training.step_flops import mfu
 
 WARM_UPS = 2
 OPTIMIZER = OptimizerConfig(learning_rate=1e-4, warmup=0)
 
 
-def torch_side(name: str, model: Any, gpu: bool) -> Callable[[Any, Any], float]:
+@dataclass(frozen=True)
+class Side:
+    """One library's training: `update` makes a step and returns its loss, `peak` tells the most bytes ever in use."""
+
+    update: Callable[[], float]
+    peak: Callable[[], int]
+
+
+def torch_side(name: str, model: Any, pixels: np.ndarray, tokens: np.ndarray, gpu: bool) -> Side:
     from open_clip.loss import ClipLoss
 
-    settings = get_config(name).preprocess
     device = "cuda" if gpu else "cpu"
     model = model.to(device).train()
     run = torch.compile(model) if gpu else model
@@ -56,10 +65,10 @@ def torch_side(name: str, model: Any, gpu: bool) -> Callable[[Any, Any], float]:
     betas = (OPTIMIZER.b1, OPTIMIZER.b2)
     optimizer = torch.optim.AdamW(groups, lr=OPTIMIZER.learning_rate, betas=betas, eps=OPTIMIZER.epsilon, fused=gpu)
     loss_of = ClipLoss()
+    images = np.asarray(normalise_pixels(jnp.asarray(pixels), get_config(name).preprocess)).transpose(0, 3, 1, 2)
+    on_device = torch.tensor(images, device=device), torch.tensor(tokens, device=device)
 
-    def update(pixels: np.ndarray, tokens: np.ndarray) -> float:
-        images = np.asarray(normalise_pixels(jnp.asarray(pixels), settings)).transpose(0, 3, 1, 2)
-        on_device = torch.tensor(images, device=device), torch.tensor(tokens, device=device)
+    def update() -> float:
         with torch.autocast(device, torch.bfloat16, enabled=gpu):
             image, text, scale, *_ = run(*on_device)
             loss = loss_of(image, text, scale)
@@ -68,30 +77,28 @@ def torch_side(name: str, model: Any, gpu: bool) -> Callable[[Any, Any], float]:
         optimizer.step()
         return float(loss.item())
 
-    return update
+    return Side(update, lambda: torch.cuda.max_memory_allocated() if gpu else 0)
 
 
-def jax_side(name: str, params: Any, batch_size: int, gpu: bool, layers: Any) -> Callable[[Any, Any], float]:
-    model = get_config(name)
-    config = TrainConfig(
-        data=DataConfig(""),
-        steps=1_000_000,  # so that the learning rate stays
-        batch_size=batch_size,
-        model=ModelConfig(name, "bfloat16" if gpu else "float32", layers),
-        optimizer=OPTIMIZER,
-    )
+def jax_side(compute: ModelConfig, params: Any, pixels: np.ndarray, tokens: np.ndarray) -> Side:
+    model = get_config(compute.name)
+    # As many steps as keep the learning rate where it is.
+    config = TrainConfig(DataConfig(""), steps=1_000_000, batch_size=len(pixels), model=compute, optimizer=OPTIMIZER)
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     optimizer = make_optimizer(config.optimizer, config.steps)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(model, optimizer, mesh))
     state = jax.jit(lambda params: begin(params, optimizer), out_shardings=shardings)(params)
-    step = make_step(config, model, optimizer, mesh, shardings)
+    batch = jax.device_put((pixels, tokens), batch_sharding(mesh))
+    with jax.set_mesh(mesh):
+        step = jit_step(config, model, optimizer, mesh, shardings).lower(state, *batch).compile()
 
-    def update(pixels: np.ndarray, tokens: np.ndarray) -> float:
+    def update() -> float:
         nonlocal state
-        state, figures = step(state, pixels, tokens)
+        state, figures = step(state, *batch)
         return float(figures["loss"])
 
-    return update
+    memory: Any = step.memory_analysis()
+    return Side(update, lambda: memory.peak_memory_in_bytes)
 
 
 def measure(name: str, batch_size: int, steps: int, gpu: bool) -> list[dict[str, Any]]:
@@ -99,33 +106,36 @@ def measure(name: str, batch_size: int, steps: int, gpu: bool) -> list[dict[str,
     torch.manual_seed(0)
     model = open_clip.create_model(name)
     params = params_from_open_clip(model.state_dict())
-    kind = "bfloat16" if gpu else "float32"
-    sides = {
-        f"open_clip {kind}{', torch.compile' if gpu else ''}": torch_side(name, model, gpu),
-        f"clip_jax {kind}, scan": jax_side(name, params, batch_size, gpu, "scan"),
-        f"clip_jax {kind}, unroll": jax_side(name, params, batch_size, gpu, "unroll"),
-    }
     rng, size = np.random.default_rng(0), get_config(name).vision.image_size
     pixels = rng.integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
     tokens = rng.integers(1, 49_000, (batch_size, 77)).astype(np.int32)
     tokens[:, 40] = 49_407
+    kind: Literal["bfloat16", "float32"] = "bfloat16" if gpu else "float32"
+    sides = {f"open_clip {kind}{', torch.compile' if gpu else ''}": torch_side(name, model, pixels, tokens, gpu)}
+    plain = [ModelConfig(name, kind, "scan"), ModelConfig(name, kind, "unroll")]
+    fused = [replace(compute, attention="cudnn") for compute in plain if gpu]
+    for compute in [*plain, *fused]:
+        label = f"clip_jax {kind}, {compute.layers}, {compute.attention}"
+        sides[label] = jax_side(compute, params, pixels, tokens)
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     losses: dict[str, list[float]] = {side: [] for side in sides}
     for step in range(WARM_UPS + steps):
-        for side, update in sides.items():
+        for label, side in sides.items():
             start = time.perf_counter()
-            losses[side].append(update(pixels, tokens))
+            losses[label].append(side.update())
             if step >= WARM_UPS:
-                seconds[side].append(time.perf_counter() - start)
+                seconds[label].append(time.perf_counter() - start)
     rows, reference = [], statistics.median(seconds[next(iter(sides))])
     config = TrainConfig(data=DataConfig(""), batch_size=batch_size)
     peak = peak_flops(jax.devices()[0].device_kind)
-    for side in sides:
-        median = statistics.median(seconds[side])
-        row = {"model": name, "side": side, "seconds": median, "images_per_second": batch_size / median}
-        row |= {"ratio": reference / median, "first_loss": losses[side][0], "last_loss": losses[side][-1]}
+    for label, side in sides.items():
+        median = statistics.median(seconds[label])
+        row = {"model": name, "side": label, "seconds": median, "images_per_second": batch_size / median}
+        row |= {"ratio": reference / median, "first_loss": losses[label][0], "last_loss": losses[label][-1]}
         if peak:
             row["mfu"] = mfu(config, get_config(name), batch_size / median, 1, peak)
+        if gpu:
+            row["peak_memory"] = side.peak()
         rows.append(row)
     return rows
 
@@ -140,16 +150,18 @@ def main() -> None:
     gpu = torch.cuda.is_available() and jax.default_backend() == "gpu"
     packages = ", ".join(f"{package} {version(package)}" for package in ("jax", "torch", "open_clip_torch"))
     print(f"{jax.devices()[0].device_kind}, {platform.machine()}, {os.cpu_count()} cores; {packages}")
-    print(f"{'model':<10} {'side':<36} {'s/update':>9} {'images/s':>9} {'ratio':>6} {'MFU':>6} {'losses':>16}")
+    figures = f"{'s/update':>9} {'images/s':>9} {'ratio':>6} {'MFU':>6} {'GiB':>6} {'losses':>16}"
+    print(f"{'model':<10} {'side':<36} {figures}")
     rows = []
     for name in arguments.models:
         for row in measure(name, arguments.batch_size, arguments.steps, gpu):
             rows.append(row)
             share = f"{row['mfu']:.1%}" if "mfu" in row else "-"
+            memory = f"{row['peak_memory'] / 2**30:.2f}" if "peak_memory" in row else "-"
             losses = f"{row['first_loss']:.4f} {row['last_loss']:.4f}"
             print(
                 f"{name:<10} {row['side']:<36} {row['seconds']:>9.3f} {row['images_per_second']:>9.1f} "
-                f"{row['ratio']:>6.2f} {share:>6} {losses:>16}",
+                f"{row['ratio']:>6.2f} {share:>6} {memory:>6} {losses:>16}",
                 flush=True,
             )
     if arguments.json:

@@ -66,7 +66,9 @@ def random_params(config: ClipConfig) -> Params:
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-@pytest.mark.parametrize("config", [RESNET, SIGLIP], ids=["resnet", "siglip"])
+@pytest.mark.parametrize(
+    "config", [pytest.param(RESNET, id="resnet", marks=pytest.mark.slow), pytest.param(SIGLIP, id="siglip")]
+)
 def test_same_loss_gradients_and_statistics(config):
     rng = np.random.default_rng(13)
     size = config.vision.image_size

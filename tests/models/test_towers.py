@@ -162,10 +162,17 @@ def test_bfloat16(name, layers):
     exact, rounded = Clip(CONFIGS[name], params), Clip(CONFIGS[name], params, compute)
     for method, given in [("encode_image", pixels), ("encode_text", tokens)]:
         error = relative_error(getattr(rounded, method)(given), getattr(exact, method)(given))
-        print("BF", name, layers, method, error)
         assert 1e-4 < error < 0.03
     embedding, named = rounded.apply_image(params, jnp.asarray(pixels), intermediates=True)
     assert {embedding.dtype, named["layers"].dtype, named["pre_projection"].dtype} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_cudnn_is_asked_for_attention():
+    """No accelerator is here, and only cuDNN's attention misses it."""
+    _, params = model_and_params("quick_gelu")
+    clip = Clip(CONFIGS["quick_gelu"], params, ComputeConfig("bfloat16", attention="cudnn"))
+    with pytest.raises(RuntimeError, match="cuDNN is not detected"):
+        clip.encode_text(inputs(CONFIGS["quick_gelu"])[1])
 
 
 def test_layer_norm_of_values_far_from_zero():

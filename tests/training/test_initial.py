@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import clip_jax
+from clip_jax.config import TokenizerConfig
 from clip_jax.errors import UserError
 from clip_jax.inputs.tokenizer import NO_FILES
 from clip_jax.sharding import MeshConfig, make_mesh
+from clip_jax.training import workdir as workdirs
 from clip_jax.training.config import DataConfig, LossConfig, ModelConfig, OptimizerConfig, TrainConfig
 from clip_jax.training.initial import initial_state, model_of, source_of, tokenizer_files
 from clip_jax.training.optimizer import make_optimizer
@@ -83,6 +85,15 @@ def test_a_source_that_is_not_there():
 
 def test_clip_needs_no_tokenizer_files(toy_config):
     assert tokenizer_files(toy_config, None) == NO_FILES
+
+
+def test_the_tokenizer_of_a_run_loads_with_it(tmp_path: Path, exported):
+    """A stand-in for a sentencepiece model, which only the run's source had."""
+    words = TokenizerConfig(kind="sentencepiece", file="words.model")
+    model, state = begun(replace(CONFIG, model=ModelConfig(init=exported[1])))
+    workdirs.claim(tmp_path, CONFIG, {"words.model": b"pieces"})
+    orbax_checkpoints.save(tmp_path / CHECKPOINTS, 1, state, {"model": replace(model, tokenizer=words).to_dict()}, 1)
+    assert clip_jax.load(tmp_path).tokenizer_files == {"words.model": b"pieces"}
 
 
 def test_load_takes_the_average(tmp_path: Path, exported):

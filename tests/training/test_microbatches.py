@@ -13,7 +13,7 @@ from clip_jax.errors import UserError
 from clip_jax.losses import Kind
 from clip_jax.sharding import MeshConfig, make_mesh
 from clip_jax.training.config import DataConfig, LossConfig, ModelConfig, TrainConfig
-from clip_jax.training.model import check_divides, training_model
+from clip_jax.training.model import check_mesh, training_model
 from clip_jax.training.state import abstract_state, init_state
 from clip_jax.training.step import make_step
 from clip_jax.weights.tree import flatten
@@ -64,7 +64,7 @@ slow = pytest.mark.slow
     ],
     ids=str,
 )
-@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("kind", ["softmax", pytest.param("sigmoid", marks=slow)])
 def test_parts_change_nothing(models, kind, method, sizes, parts):
     """Against one device, whole, by the textbook loss; every parameter, scale and bias included."""
     expected, expected_gradients = loss_and_gradients(models[kind], LossConfig(kind, "gather"), (1, 1, 1), 1)
@@ -85,19 +85,22 @@ def test_any_model_with_either_loss():
         assert np.exp(model.initial_logit_scale) == pytest.approx(10 if biased else 1 / 0.07)
 
 
-def test_what_does_not_divide_is_named(toy_config):
+def test_what_a_mesh_cannot_do_is_named(toy_config):
     mesh = make_mesh(MeshConfig(4, 1, 2))
     large = replace(CONFIG, model=ModelConfig("ViT-B-32"))
-    check_divides(large, training_model(large), mesh)
+    check_mesh(large, training_model(large), mesh)
     with pytest.raises(UserError, match="batch_size 30 does not divide over data x fsdp = 4 devices; 32 would"):
-        check_divides(replace(CONFIG, batch_size=30), toy_config, mesh)
+        check_mesh(replace(CONFIG, batch_size=30), toy_config, mesh)
     with pytest.raises(UserError, match=r"batch_size 64 does not divide .* 4 devices in 3 microbatches; 72 would"):
-        check_divides(replace(CONFIG, microbatches=3), toy_config, mesh)
+        check_mesh(replace(CONFIG, microbatches=3), toy_config, mesh)
     with pytest.raises(UserError, match="tensor 2 does not divide the 5 heads of the text tower of tiny"):
-        check_divides(CONFIG, toy_config, mesh)
+        check_mesh(CONFIG, toy_config, mesh)
     resnet = replace(toy_config, vision=ResNetConfig(64, layers=(1, 1, 1, 1), width=4, heads=4))
+    cudnn = replace(CONFIG, model=ModelConfig(attention="cudnn"))
+    with pytest.raises(UserError, match="attention cudnn is for bfloat16 on NVIDIA GPUs, not bfloat16 on cpu; use xla"):
+        check_mesh(cudnn, training_model(cudnn), mesh)
     with pytest.raises(UserError, match="batch norms of tiny take the statistics of a whole batch; use microbatches=1"):
-        check_divides(replace(CONFIG, microbatches=2), resnet, make_mesh(MeshConfig()))
+        check_mesh(replace(CONFIG, microbatches=2), resnet, make_mesh(MeshConfig()))
 
 
 @pytest.mark.slow

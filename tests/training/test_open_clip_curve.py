@@ -74,7 +74,8 @@ def open_clip_losses(kind: Kind, model: Any, config: Any) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize(("method", "parts"), [("gather", 1), pytest.param("ring", 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "parts"), [("gather", 1), ("ring", 2)])
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
 def test_loss_curves(toy_config, kind, method, parts):
     """On one device with `gather`; with `ring` on a mesh of eight, in microbatches."""

@@ -6,42 +6,16 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from support.updates import CONFIG, run
 
 from clip_jax.config import ResNetConfig
-from clip_jax.models.two_tower import Params, init_params
+from clip_jax.models.two_tower import init_params
 from clip_jax.sharding import MeshConfig, make_mesh
-from clip_jax.training.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from clip_jax.training.config import ModelConfig
 from clip_jax.training.optimizer import make_optimizer
 from clip_jax.training.state import abstract_state, init_state
 from clip_jax.training.step import make_step, normalise_pixels
 from clip_jax.weights.tree import flatten
-
-CONFIG = TrainConfig(
-    data=DataConfig("scenes:train"),
-    steps=10,
-    model=ModelConfig(dtype="float32", layers="scan"),
-    optimizer=OptimizerConfig(learning_rate=1e-3, warmup=0, weight_decay=0.2, clip_norm=1.0),
-)
-
-
-def run(config: TrainConfig, model, mesh_config: MeshConfig, devices, updates: int = 3) -> tuple[Params, list[dict]]:
-    mesh = make_mesh(mesh_config, jax.devices()[:devices])
-    optimizer = make_optimizer(config.optimizer, config.steps)
-    abstract = abstract_state(model, optimizer, mesh)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    state = jax.jit(lambda: init_state(model, optimizer, 0), out_shardings=shardings)()
-    step = make_step(config, model, optimizer, mesh, shardings)
-    rng = np.random.default_rng(0)
-    size = model.vision.image_size
-    figures = []
-    for _ in range(updates):
-        pixels = rng.integers(0, 256, (16, size, size, 3), dtype=np.uint8)
-        tokens = rng.integers(1, 699, (16, 12)).astype(np.int32)
-        tokens[np.arange(16), rng.integers(3, 12, 16)] = 699
-        state, metrics = step(state, pixels, tokens)
-        figures.append({name: float(value) for name, value in metrics.items()})
-    assert jax.tree.map(lambda leaf: leaf.sharding, state) == shardings
-    return jax.tree.map(np.asarray, state["params"]), figures
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +23,8 @@ def on_one_device(toy_config):
     return run(CONFIG, toy_config, MeshConfig(), devices=1)
 
 
-@pytest.mark.parametrize("mesh", [MeshConfig(8, 1, 1), MeshConfig(2, 2, 2)], ids=str)
-def test_every_mesh_makes_the_same_updates(toy_config, on_one_device, mesh):
-    params, figures = run(CONFIG, toy_config, mesh, devices=8)
+def test_a_mesh_makes_the_same_updates(toy_config, on_one_device):
+    params, figures = run(CONFIG, toy_config, MeshConfig(2, 2, 2), devices=8)
     expected_params, expected = on_one_device
     for here, there in zip(figures, expected, strict=True):
         # A logit near zero is a difference of terms as large as the logit scale, 14 here.

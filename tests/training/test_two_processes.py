@@ -2,16 +2,24 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 import clip_jax
+from clip_jax.clip import Clip
+from clip_jax.config import TransformerConfig, VisionConfig
 from clip_jax.errors import UserError
+from clip_jax.models.two_tower import init_params
+from clip_jax.presets import get_config
 from clip_jax.training.distributed import initialise
 from clip_jax.weights.tree import flatten
 
@@ -108,6 +116,43 @@ def test_processes_of_four_devices_on_a_mesh_of_two_axes(tmp_path):
     finish(*start_together(two, 2, 4, *options))
     finish(start(one, 8, *options))
     assert_same_run(two, one)
+
+
+@pytest.mark.slow
+def test_a_tensor_axis_across_processes(tmp_path):
+    """Both read whole batches then, of which neither has the whole model; it has heads that two divides."""
+    one, two, beginning = tmp_path / "one", tmp_path / "two", tmp_path / "beginning"
+    config = replace(get_config("tiny"), vision=VisionConfig(48, 16, TransformerConfig(width=64, layers=2, heads=2)))
+    clip_jax.save(Clip(config, jax.jit(lambda: init_params(config, jax.random.key(0)))()), beginning)
+    options = (f"--config.steps={STEPS}", f"--config.model.init={beginning}", "--config.mesh.data=1")
+    finish(*start_together(two, 2, 1, *options, "--config.mesh.tensor=2"))
+    finish(start(one, 1, *options))
+    assert_same_run(two, one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_one_that_dies_ends_the_other_and_both_resume(tmp_path, killed):
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    options = (f"--config.steps={STEPS}",)
+    finish(*start_together(unbroken, 2, 1, *options))
+    processes = start_together(broken, 2, 1, *options)
+    try:
+        deadline = time.monotonic() + 120
+        while len(metrics(broken)) < 8 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(metrics(broken)) >= 8
+        processes[killed].send_signal(signal.SIGKILL)
+        _, errors = processes[1 - killed].communicate(timeout=DEATH_SECONDS)
+        assert processes[1 - killed].returncode != 0
+        assert "another process has died" in errors or "another task died" in errors
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    outputs = finish(*start_together(broken, 2, 1, *options))
+    assert "is at step" in outputs[0][1]
+    assert_same_run(broken, unbroken)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A workdir belongs to one run; another one is refused and nothing there changes."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -22,6 +23,17 @@ def test_the_same_run_may_come_back(tmp_path):
     before = (tmp_path / "run" / "config.json").read_bytes()
     claim(tmp_path / "run", CONFIG)
     assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_a_config_from_before_a_key_goes_on_with_its_default(tmp_path):
+    claim(tmp_path, CONFIG)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+    older = json.loads((tmp_path / "config.json").read_text())
+    del older["microbatches"], older["model"]["attention"]
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    with pytest.raises(UserError, match=r"config\.microbatches is 1 there and 2 here"):
+        claim(tmp_path, replace(CONFIG, microbatches=2))
+    claim(tmp_path, CONFIG)
 
 
 def test_a_run_that_never_began_gives_way(tmp_path):
