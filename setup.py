@@ -26,14 +26,9 @@ TENSORFLOW = [
     "tensorflow-cpu>=2.20,<2.22; platform_system == 'Linux' and platform_machine == 'x86_64'",
     "tensorflow>=2.20,<2.22; platform_system != 'Linux' or platform_machine != 'x86_64'",
 ]
-TRAIN = [
-    *TENSORFLOW,
-    "optax>=0.2.8,<0.3",
-    "ml-collections>=1.1",
-    "matplotlib>=3.10",
-    "tensorboardX>=2.6.2",
-]
-TPU = ["jax[tpu]>=0.10.2,<0.11; platform_system == 'Linux'"]  # brings libtpu, whose compiler needs no TPU
+STEP = ["optax>=0.2.8,<0.3", "ml-collections>=1.1", "matplotlib>=3.10"]
+TRAIN = [*TENSORFLOW, *STEP, "tensorboardX>=2.6.2"]
+TPU = [*STEP, "jax[tpu]>=0.10.2,<0.11; platform_system == 'Linux'"]  # brings libtpu, whose compiler needs no TPU
 TORCH = ["torch==2.13.0", "transformers>=5.20,<6", "open_clip_torch==3.3.0"]  # the references that tests compare with
 TEST = [
     *TRAIN,

@@ -31,12 +31,14 @@ def run(arguments: Sequence[str]) -> None:
         overrides += _mesh(options.mesh)
 
     from clip_jax.tpu.plan import Plan, largest_batch, plan
-    from clip_jax.tpu.plan_picture import draw_plans
+    from clip_jax.tpu.plan_picture import FORMATS, draw_plans
     from clip_jax.tpu.plan_text import plan_text
     from clip_jax.tpu.topology import parse_topology
     from clip_jax.training.chips import GIB
     from clip_jax.training.config_file import load_config
 
+    if options.picture and options.picture.suffix not in FORMATS:
+        raise UserError(f"--picture {options.picture}: a picture ends in {', '.join(FORMATS)}")
     topology = parse_topology(options.topology, options.slices)
     config = load_config(options.config, overrides, needs_data=False)
     tried: list[Plan] = []
@@ -48,10 +50,10 @@ def run(arguments: Sequence[str]) -> None:
 
     found = largest_batch(config, topology, say) if options.largest_batch else plan(config, topology)
     print(plan_text(found))
+    write_json(options.json, found.to_dict())
     if options.picture:
         draw_plans(tried or [found], options.picture)
         print(f"\npicture: {options.picture}")
-    write_json(options.json, found.to_dict())
 
 
 def _mesh(text: str) -> list[tuple[str, str]]:

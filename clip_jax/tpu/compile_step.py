@@ -23,7 +23,7 @@ from clip_jax.training.initial import model_of
 from clip_jax.training.model import check_mesh
 from clip_jax.training.optimizer import make_optimizer
 from clip_jax.training.state import abstract_state
-from clip_jax.training.step import jit_step
+from clip_jax.training.step import jit_step, leaves_patches_out, with_all_patches
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "collective-permute", "all-to-all")
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -55,10 +55,13 @@ def compile_step(config: TrainConfig, topology: str, slices: int) -> dict[str, A
     found = {
         "mesh": asdict(config.mesh) | dict(mesh.shape),
         "parameters": held(state["params"]),
+        "average": held(state.get("ema")),
         "optimizer": held(state["opt_state"]),
         "batch": held((pixels, tokens)),
     }
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    if not leaves_patches_out(config, config.steps - 1):  # the last updates see all patches, and need the most memory
+        config = with_all_patches(config)
     step = jit_step(config, model, optimizer, mesh, shardings)
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # no arrays can be made on devices that are not there
         lowered = step.lower(state, pixels, tokens)

@@ -34,6 +34,7 @@ class Plan:
     config: TrainConfig
     mesh: dict[str, int]
     parameters: int
+    average: int
     optimizer: int
     batch: int
     available: float

@@ -7,8 +7,10 @@ from clip_jax.tpu.plan import Plan
 from clip_jax.tpu.plan_text import memory_parts
 from clip_jax.training.chips import GIB
 
+FORMATS = (".png", ".svg", ".pdf")
 COLOURS = {
     "parameters": "#4269d0",
+    "average of parameters": "#6f8fe0",
     "optimizer state": "#97bbf5",
     "batch": "#efb118",
     "gradients and activations": "#ff725c",

@@ -2,6 +2,7 @@
 
 from clip_jax.tpu.plan import Plan
 from clip_jax.training.chips import GIB
+from clip_jax.training.step import leaves_patches_out
 
 
 def plan_text(plan: Plan) -> str:
@@ -15,6 +16,7 @@ def plan_text(plan: Plan) -> str:
         f"  {'compute':<26} {config.model.dtype}, layers {config.model.layers}, remat {config.model.remat}"
         + (f", {config.microbatches} microbatches" if config.microbatches > 1 else ""),
         f"  {'loss':<26} {config.loss.kind}, {config.loss.method}",
+        *_patches(plan),
         "",
         "memory of a device, GiB",
         *(f"  {name:<26} {size / GIB:>8.2f}" for name, size in memory_parts(plan).items()),
@@ -45,12 +47,23 @@ def memory_parts(plan: Plan) -> dict[str, float]:
     """Bytes of a device by what they are for; where it fits, they end with the peak."""
     parts = {
         "parameters": float(plan.parameters),
+        **({"average of parameters": float(plan.average)} if plan.average else {}),
         "optimizer state": float(plan.optimizer),
         "batch": float(plan.batch),
     }
     if plan.peak is not None:
         return parts | {"gradients and activations": plan.peak - sum(parts.values()), "peak": float(plan.peak)}
     return parts | {"needed": plan.needed or 0.0}
+
+
+def _patches(plan: Plan) -> list[str]:
+    """What the figures of a run that leaves patches out are those of."""
+    dropout = plan.config.model.patch_dropout
+    if not dropout:
+        return []
+    tail = not leaves_patches_out(plan.config, plan.config.steps - 1)
+    whole = "memory is that of the last updates, which see all" if tail else "no update sees all"
+    return [f"  {'patches left out':<26} {dropout:.0%}; {whole}"]
 
 
 def _verdict(plan: Plan) -> str:

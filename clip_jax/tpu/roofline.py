@@ -6,13 +6,13 @@ over layers once.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from clip_jax.config import ClipConfig, ResNetConfig, TransformerConfig
 from clip_jax.model_size import parameters
 from clip_jax.tpu.topology import Topology
 from clip_jax.training.config import TrainConfig
-from clip_jax.training.step_flops import BACKWARD, kept_patches, step_flops
+from clip_jax.training.step_flops import BACKWARD, is_locked, kept_patches, step_flops
 
 FLOAT32, BFLOAT16 = 4, 2
 # Reads and writes of a float32 value per parameter and update: parameters, gradients and both moments, each in and out.
@@ -20,6 +20,9 @@ OPTIMIZER_PASSES = 8
 # Reads and writes of a value of the stream's width per token and layer, forward; a fused block touches its input and
 # output, the norms, q, k, v, the attention's output, and the MLP's hidden layer (4 wide) before and after activation.
 BLOCK_PASSES = 24
+# The same of a bottleneck, per value of its output: the three convolutions' inputs and outputs (a quarter, a quarter
+# and all of the channels), the outputs again for their statistics, and the sum with the shortcut.
+BOTTLENECK_PASSES = 7.5
 
 
 @dataclass(frozen=True)
@@ -55,18 +58,21 @@ def roofline(config: TrainConfig, model: ClipConfig, topology: Topology, mesh: d
     per_device = chip.devices
     flops = step_flops(config, model)
     local = config.batch_size / (mesh["data"] * mesh["fsdp"])
-    size = parameters(model).total
-    held = size / (mesh["fsdp"] * mesh["tensor"])
-
     width = BFLOAT16 if config.model.dtype == "bfloat16" else FLOAT32
-    passes = 1 + BACKWARD + (config.model.remat == "block") + (config.microbatches > 1)
-    streams = _stream(model, config.model.patch_dropout) * width * local
-    memory = held * FLOAT32 * OPTIMIZER_PASSES + streams * BLOCK_PASSES * passes / mesh["tensor"]
-
-    sharded = size / mesh["tensor"] * FLOAT32
-    fsdp = _ring(mesh["fsdp"]) * sharded * passes  # gathered for each pass, gradients scattered
-    data = 2 * _ring(mesh["data"]) * held * FLOAT32
-    tensor = 4 * passes * _ring(mesh["tensor"]) * streams
+    again = (config.model.remat == "block") + (config.microbatches > 1)
+    trained = gathered = memory = tensor = 0.0
+    for tower in _towers(model, config.model.patch_dropout):
+        locked = is_locked(config, model, tower.name)
+        passes = 1 if locked else 1 + BACKWARD + again
+        stream = tower.stream * width * local
+        memory += stream * tower.passes * passes / mesh["tensor"]
+        tensor += 4 * passes * _ring(mesh["tensor"]) * stream
+        gathered += tower.parameters * passes
+        trained += 0 if locked else tower.parameters
+    split = mesh["fsdp"] * mesh["tensor"]
+    memory += trained / split * FLOAT32 * OPTIMIZER_PASSES
+    fsdp = _ring(mesh["fsdp"]) * gathered / mesh["tensor"] * FLOAT32  # for each pass, gradients scattered
+    data = 2 * _ring(mesh["data"]) * trained / split * FLOAT32
     features = model.embed_dim * (BFLOAT16 if config.loss.dtype == "bfloat16" else FLOAT32) * config.batch_size * 4
     return Roofline(
         flops,
@@ -81,17 +87,33 @@ def _ring(axis: int) -> float:
     return (axis - 1) / axis
 
 
-def _stream(model: ClipConfig, patch_dropout: float) -> float:
-    """Values of the residual stream per pair, over all tokens and layers of both towers."""
-    text = model.text.context_length * _layers(model.text.transformer)
-    vision = model.vision
+@dataclass(frozen=True)
+class _Tower:
+    """A tower's parameters, the values of its residual stream per input over all tokens and layers, and `passes`.
+
+    Passes are reads and writes of such a value, forward.
+    """
+
+    name: Literal["visual", "text"]
+    parameters: int
+    stream: float
+    passes: float
+
+
+def _towers(model: ClipConfig, patch_dropout: float) -> tuple[_Tower, _Tower]:
+    vision, sizes = model.vision, parameters(model)
     if isinstance(vision, ResNetConfig):
         # Stages halve the sides and double the channels; the stem's side is a quarter of the image's.
         side, channels = vision.image_size // 4, 4 * vision.width
-        image = sum(blocks * (side / 2**stage) ** 2 * channels * 2**stage for stage, blocks in enumerate(vision.layers))
+        stream = sum(
+            blocks * (side / 2**stage) ** 2 * channels * 2**stage for stage, blocks in enumerate(vision.layers)
+        )
+        image = _Tower("visual", sizes.image, stream, BOTTLENECK_PASSES)
     else:
-        image = ((kept_patches(model, patch_dropout) or 0) + vision.class_token) * _layers(vision.transformer)
-    return float(image + text)
+        tokens = (kept_patches(model, patch_dropout) or 0) + vision.class_token
+        image = _Tower("visual", sizes.image, tokens * _layers(vision.transformer), BLOCK_PASSES)
+    text = model.text.context_length * _layers(model.text.transformer)
+    return image, _Tower("text", sizes.text, text, BLOCK_PASSES)
 
 
 def _layers(stack: TransformerConfig) -> int:

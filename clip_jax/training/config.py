@@ -85,10 +85,10 @@ class OptimizerConfig:
 
     `clip_norm` bounds the global norm of the gradients, `max_logit_scale` the temperature's multiplier; either may be
     none. `moment_dtype` is the type of the first moments. `frozen` is a regular expression on parameter paths
-    (`^visual/` is LiT): what it is found in stays as it is, and has neither gradients nor moments. `factors` maps such
-    expressions to multiples of the learning rate, the first that is found; `layer_decay` is the rate of a block
-    relative to the one above it. `skip_above` leaves out updates whose gradients are that many times larger than of
-    late. `ema` is the decay of a running average of the parameters, which evaluations and `load` then take.
+    (`^visual/` is LiT): what it is found in stays as it is, and has neither gradients nor moments. `factors` pairs such
+    expressions with multiples of the learning rate, of which the first that is found counts; `layer_decay` is the rate
+    of a block relative to the one above it. `skip_above` leaves out updates whose gradients are that many times larger
+    than of late. `ema` is the decay of a running average of the parameters, which evaluations and `load` then take.
     """
 
     learning_rate: float = 5e-4
@@ -101,7 +101,7 @@ class OptimizerConfig:
     max_logit_scale: float | None = 100.0
     moment_dtype: Literal["float32", "bfloat16"] = "float32"
     frozen: str | None = None
-    factors: dict[str, float] = field(default_factory=dict)
+    factors: tuple[tuple[str, float], ...] = ()
     layer_decay: float = 1.0
     skip_above: float | None = None
     ema: float | None = None

@@ -4,13 +4,17 @@ Every process runs the same program over the same global mesh and has its own sh
 They share one workdir, so it must lie on a file system that all of them see.
 """
 
+import atexit
+import glob
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.request import Request, urlopen
 
 import jax
 from jax.experimental import multihost_utils
@@ -20,6 +24,9 @@ from clip_jax.errors import UserError
 from clip_jax.sharding import batch_sharding, batch_shards
 
 CONNECT_SECONDS = 120
+MULTISLICE = "MEGASCALE_COORDINATOR_ADDRESS"
+# What devices say of this process's program rather than of the others.
+OWN_FAULTS = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED", "NOT_FOUND")
 HEARTBEAT_SECONDS = 25  # a process that has not been heard of for so long is dead, and the others end
 SHUTDOWN_SECONDS = 300  # at the end all wait for each other; one that dies then is found out by its heartbeat
 
@@ -53,13 +60,17 @@ def initialise(
     _connect(connect_seconds, coordinator, processes, process)
 
 
-def check_met() -> None:
-    """Raises UserError where JAX sees several processes of which nobody told them how to meet."""
+def meet() -> None:
+    """Connects the processes before they go different ways: later, they would have to come within 30 s of each other.
+
+    Raises UserError where JAX sees several processes of which nobody told them how to meet.
+    """
     if jax.process_count() > 1 and not jax.distributed.is_initialized():
         raise UserError(
             f"this is one of {jax.process_count()} processes; give each --coordinator HOST:PORT "
             f"--processes {jax.process_count()} --process I"
         )
+    wait_for_all("all have met")
 
 
 def is_first() -> bool:
@@ -103,12 +114,31 @@ def together() -> Iterator[None]:
     Raises UserError where the devices say that another process is gone.
     """
     try:
-        yield
+        with _others_lost():
+            yield
+            if jax.distributed.is_initialized():
+                # Waits for the others. Left to JAX's exit, this comes after the devices, which another may still need.
+                jax.distributed.shutdown()
+    except BaseException as error:
         if jax.distributed.is_initialized():
-            # Waits for the others. Left to JAX's exit, this comes after the devices, which another may still need.
-            jax.distributed.shutdown()
+            # At exit, once what is wrong has been said, JAX would wait for the others, which wait for this process.
+            codes = {UserError: 2, KeyboardInterrupt: 130}
+            atexit.register(_leave, codes.get(type(error), 1))
+        raise
+
+
+def _leave(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+@contextmanager
+def _others_lost() -> Iterator[None]:
+    try:
+        yield
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
+        if jax.process_count() == 1 or any(fault in str(error) for fault in OWN_FAULTS):
             raise
         reason = str(error).strip().splitlines()[0]
         raise UserError(
@@ -118,9 +148,27 @@ def together() -> Iterator[None]:
 
 
 def _on_tpu_pod() -> bool:
-    """Whether the environment, as Cloud TPU sets it, lists more than one host."""
+    """Whether this TPU has more than one host: by GKE's variables, or by what a TPU VM's metadata server says."""
     hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    return "," in hosts or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ
+    if "," in hosts or MULTISLICE in os.environ:
+        return True
+    return _has_tpu() and ("," in _metadata("worker-network-endpoints") or MULTISLICE in _metadata("tpu-env"))
+
+
+def _has_tpu() -> bool:
+    chips = glob.glob("/dev/accel[0-9]*") + glob.glob("/dev/vfio/[0-9]*")
+    return bool(chips) and os.environ.get("JAX_PLATFORMS", "tpu") != "cpu"
+
+
+def _metadata(attribute: str) -> str:
+    """What the metadata server of a Google VM says of it, nothing where there is no such server or attribute."""
+    host = os.environ.get("GCE_METADATA_IP", "metadata.google.internal")
+    url = f"http://{host}/computeMetadata/v1/instance/attributes/{attribute}"
+    try:
+        with urlopen(Request(url, headers={"Metadata-Flavor": "Google"}), timeout=5) as answer:
+            return answer.read().decode()
+    except OSError:
+        return ""
 
 
 def _split(coordinator: str) -> tuple[str, int]:

@@ -20,6 +20,9 @@ from clip_jax.weights.checkpoint import Checkpoint, Parameter
 from clip_jax.weights.loading import find_checkpoint
 from clip_jax.weights.tree import flatten, unflatten
 
+LOGITS = ("logit_scale", "logit_bias")
+CLOSE = 1.001  # OpenAI's models were clipped at 100 and rounded
+
 
 def source_of(config: TrainConfig) -> Checkpoint | None:
     """The model that `config.model.init` names, in any layout, not read yet; None for a run from scratch."""
@@ -28,7 +31,7 @@ def source_of(config: TrainConfig) -> Checkpoint | None:
 
 def model_of(config: TrainConfig) -> ClipConfig:
     """The model that a run trains, its source's architecture included, for those who do not need its weights."""
-    source = source_of(config)
+    source = source_of(config) if config.model.init_only is None else None
     return training_model(config, None if source is None else source.config)
 
 
@@ -39,10 +42,11 @@ def initial_state(
     shardings: TrainState,
     source: Checkpoint | None,
 ) -> TrainState:
-    """The state before the first update, made where it lies: of a source, each device reads its own part only.
+    """The state before the first update, made where it lies; of a source, a host holds one tensor at a time.
 
-    Parameters that `config.model.init_only` does not match, and that the source lacks, as a fresh logit bias, begin
-    at random. Raises UserError for shapes that differ.
+    Parameters that `config.model.init_only` does not match begin at random. So do those that the source lacks, and
+    where the loss is of another kind than the source's, the logit scale and bias begin as that loss wants them. Raises
+    UserError for shapes that differ, and for a logit scale above the bound that is to hold.
     """
     ema = config.optimizer.ema is not None
 
@@ -54,6 +58,9 @@ def initial_state(
     pattern = compiled(config.model.init_only or "", "config.model.init_only")
     targets = flatten(jax.eval_shape(begin_at_random)["params"])
     taken = _taken(config, source.parameters, targets, pattern)
+    if source.config.is_sigmoid != model.is_sigmoid:
+        taken = [name for name in taken if name not in LOGITS]
+    _check_logit_scale(config, source, taken)
     fresh = jax.jit(lambda: begin_at_random()["params"], out_shardings=shardings["params"])()
     params = flatten(fresh) | {
         name: _placed(source.parameters[name], flatten(shardings["params"])[name], targets[name].dtype)
@@ -61,6 +68,19 @@ def initial_state(
     }
     # Moments of nothing but zeros, as in a fresh state, but an average begins with these parameters.
     return jax.jit(lambda params: begin(params, optimizer, ema), out_shardings=shardings)(unflatten(params))
+
+
+def _check_logit_scale(config: TrainConfig, source: Checkpoint, taken: list[str]) -> None:
+    """Raises UserError for one that the first update would cut down."""
+    most = config.optimizer.max_logit_scale
+    if most is None or "logit_scale" not in taken:
+        return
+    scale = float(np.exp(np.asarray(source.parameters["logit_scale"].read(None), np.float64)))
+    if scale > most * CLOSE:
+        raise UserError(
+            f"{config.model.init} has a logit scale of {scale:.1f}, above config.optimizer.max_logit_scale {most:g}; "
+            "raise that, or set it to None"
+        )
 
 
 def tokenizer_files(model: ClipConfig, source: Checkpoint | None) -> Mapping[str, bytes]:

@@ -1,7 +1,7 @@
 """Which parameters are trained, and how fast each is: frozen ones, factors by name, and layer-wise decay."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,12 +10,13 @@ import optax
 
 from clip_jax.errors import UserError
 from clip_jax.models.two_tower import Params
+from clip_jax.weights.tree import flatten
 
 
 def is_trained(params: Params, frozen: str | None) -> Params:
     """True for each parameter whose path, such as visual/transformer/block/mlp/up/kernel, `frozen` is not found in.
 
-    Raises UserError for a pattern that is none, or that finds nothing or everything.
+    Raises UserError for a pattern that is none, that finds nothing or everything, or some batch norms and not others.
     """
     if frozen is None:
         return jax.tree.map(lambda _: True, params)
@@ -26,6 +27,12 @@ def is_trained(params: Params, frozen: str | None) -> Params:
         raise UserError(f"config.optimizer.frozen '{frozen}' finds no parameter; '^visual/' locks the image tower")
     if not any(flags):
         raise UserError(f"config.optimizer.frozen '{frozen}' finds every parameter, so that nothing would be trained")
+    norms = {flag for name, flag in flatten(trained).items() if name.endswith(("/mean", "/variance"))}
+    if len(norms) > 1:
+        raise UserError(
+            f"config.optimizer.frozen '{frozen}' finds some of the batch norms, which take the statistics of a batch "
+            "all or none; '^visual/' locks the image tower"
+        )
     return trained
 
 
@@ -42,7 +49,7 @@ def path_of(path: tuple[Any, ...]) -> str:
     return "/".join(str(key.key) for key in path)
 
 
-def scale_by_factors(factors: Mapping[str, float], layer_decay: float) -> optax.GradientTransformation:
+def scale_by_factors(factors: Sequence[tuple[str, float]], layer_decay: float) -> optax.GradientTransformation:
     """Multiplies each update, and with it the learning rate and the weight decay of its parameter.
 
     The first of `factors` whose pattern is found in the path applies. With `layer_decay` below 1, the top block of a
@@ -50,7 +57,7 @@ def scale_by_factors(factors: Mapping[str, float], layer_decay: float) -> optax.
 
     Source: section 3 of Howard and Ruder 2018, arXiv 1801.06146, and appendix of Bao et al. 2021, arXiv 2106.08254.
     """
-    patterns = [(compiled(pattern, "config.optimizer.factors"), factor) for pattern, factor in factors.items()]
+    patterns = [(compiled(pattern, "config.optimizer.factors"), factor) for pattern, factor in factors]
 
     def update(updates: Any, state: optax.OptState, params: Any = None) -> tuple[Any, optax.OptState]:
         del params

@@ -27,17 +27,20 @@ from clip_jax.sharding import batch_sharding, make_mesh
 from clip_jax.training import workdir as workdirs
 from clip_jax.training.chips import peak_flops
 from clip_jax.training.config import TrainConfig, in_steps
-from clip_jax.training.distributed import batch_share, check_met, is_first, on_this_process, wait_for_all
+from clip_jax.training.distributed import batch_share, is_first, meet, on_this_process, wait_for_all
 from clip_jax.training.initial import initial_state, source_of, tokenizer_files
 from clip_jax.training.metrics import MetricsLog
 from clip_jax.training.model import check_mesh, training_model
 from clip_jax.training.optimizer import make_optimizer
 from clip_jax.training.progress import Progress
 from clip_jax.training.state import TrainState, abstract_state
-from clip_jax.training.step import make_step
+from clip_jax.training.step import leaves_patches_out, make_step, with_all_patches
 from clip_jax.training.step_flops import mfu
 from clip_jax.weights import orbax_checkpoints
 from clip_jax.weights.folders import CHECKPOINTS
+from clip_jax.weights.loading import tokenizer_files_of
+
+MOST_LEFT_OUT = 20  # updates in a row whose loss is no number
 
 
 def train(config: TrainConfig, workdir: Path) -> Clip:
@@ -47,16 +50,23 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
     train, each calls this, all see the same `workdir`, the first writes to it, and each gets the whole model. Raises
     UserError for a config, data or workdir at fault, and where the loss is no longer a number.
     """
-    check_met()
-    source = source_of(config)
-    model = training_model(config, None if source is None else source.config)
-    files = tokenizer_files(model, source)
+    meet()
+    workdirs.check(workdir, config)
+    folder = workdir / CHECKPOINTS
+    start = orbax_checkpoints.latest_step(folder) or 0
+    source = None if start else source_of(config)
+    if start:  # nothing but the run itself is needed to go on with it
+        found = orbax_checkpoints.describe(folder, start)
+        model, files = ClipConfig.from_dict(found["model"]), tokenizer_files_of(workdir)
+    else:
+        found = {}
+        model = training_model(config, None if source is None else source.config)
+        files = tokenizer_files(model, source)
     mesh = make_mesh(config.mesh)
     check_mesh(config, model, mesh)
     optimizer = make_optimizer(config.optimizer, config.steps)
     abstract = abstract_state(model, optimizer, mesh, config.optimizer.ema is not None)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    workdirs.check(workdir, config)
     draw_missing(config, model, workdir)
     pipeline = _pipeline(config, model, files, mesh, workdir)
     tables = _open_tasks(config, workdir)
@@ -64,13 +74,11 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
         workdirs.claim(workdir, config, files)  # only now, so that a mistyped SPEC can be mended and tried again
     wait_for_all("the workdir is claimed")
 
-    folder = workdir / CHECKPOINTS
-    start = orbax_checkpoints.latest_step(folder) or 0
     description = json.loads(
         json.dumps({"model": model.to_dict(), "config": asdict(config), "samples": len(pipeline.table)})
     )
     if start:
-        _check_resumable(orbax_checkpoints.describe(folder, start), description, workdir)
+        _check_resumable(found, description, workdir)
         state = orbax_checkpoints.restore(folder, start, abstract)
     else:
         state = initial_state(config, model, optimizer, shardings, source)
@@ -82,17 +90,19 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
     update = make_step(config, model, optimizer, mesh, shardings)
     log = MetricsLog(workdir, start, config.log.tensorboard, writes=is_first())
     progress = Progress(start, config.steps, shown=is_first())
-    clock = _Clock(config.batch_size)
+    clock, watch = _Clock(config.batch_size), _Watch()
     try:
         for batch in clock.waiting(pipeline.batches(start, config.steps)):
             state, figures = update(state, *_to_devices(batch, mesh))
             step = batch.step + 1
             progress.step()
+            watch.follow(step, figures)
             if _due(config.log.every, step, config):
-                figures = _checked(figures, step) | clock.rates(step)
-                figures |= _utilisation(config, model, figures["images_per_second"], mesh)
-                log.write(step, figures | {"batch_digest": batch.digest})
-                progress.show(step, figures["loss"], figures["images_per_second"])
+                watch.settle()
+                on_host = {name: float(value) for name, value in figures.items()} | clock.rates(step)
+                on_host |= _utilisation(config, model, batch.step, on_host["images_per_second"], mesh)
+                log.write(step, on_host | {"batch_digest": batch.digest})
+                progress.show(step, on_host["loss"], on_host["images_per_second"])
             if tables and _due(config.evaluate.every, step, config):
                 with clock.paused(state):
                     results = _evaluate(config, _clip(config, model, state, files), tables)
@@ -101,7 +111,7 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
                 progress.say(f"step {step}: top-1 " + ", ".join(f"{name} {value:.1%}" for name, value in top1.items()))
             if _due(config.checkpoint.every, step, config):
                 with clock.paused(state):
-                    _checked(figures, step)  # a run that diverged must not push out its last good checkpoints
+                    watch.settle()  # a run that diverged must not push out its last good checkpoints
                     orbax_checkpoints.save(folder, step, state, description, config.checkpoint.keep)
     finally:
         log.close()
@@ -171,31 +181,56 @@ def _to_devices(batch: Batch, mesh: Mesh) -> tuple[jax.Array, jax.Array]:
     return pixels, tokens
 
 
-def _utilisation(config: TrainConfig, model: ClipConfig, speed: float, mesh: Mesh) -> dict[str, float]:
+def _utilisation(config: TrainConfig, model: ClipConfig, step: int, speed: float, mesh: Mesh) -> dict[str, float]:
     """Images a second on each device and, where its peak is known, the model FLOPs utilisation."""
+    if not leaves_patches_out(config, step):
+        config = with_all_patches(config)
     figures = {"images_per_second_per_device": speed / mesh.size}
     peak = peak_flops(mesh.devices.flat[0].device_kind)
     return figures if peak is None else figures | {"mfu": mfu(config, model, speed, mesh.size, peak)}
 
 
-def _checked(figures: Mapping[str, Any], step: int) -> dict[str, Any]:
-    """The figures on the host. Raises UserError where the loss or the gradients are no longer numbers."""
-    on_host = {name: float(value) for name, value in figures.items()}
-    for name in ("loss", "gradient_norm"):
-        if not math.isfinite(on_host[name]):
-            raise UserError(f"the {name} is {on_host[name]} at step {step}; try a lower optimizer.learning_rate")
-    return on_host
-
-
 def _check_resumable(found: dict[str, Any], wanted: dict[str, Any], workdir: Path) -> None:
-    """Raises UserError where a checkpoint was made with another model, or with more or fewer samples."""
-    for name, what in (("model", "architecture"), ("samples", "number of training samples")):
-        if found.get(name) != wanted[name]:
-            raise UserError(f"the {what} of the run in {workdir} has changed since its checkpoint; start a new workdir")
+    """Raises UserError where a checkpoint was made with more or fewer samples."""
+    if found.get("samples") != wanted["samples"]:
+        raise UserError(
+            f"the number of training samples of the run in {workdir} has changed since its checkpoint; "
+            "start a new workdir"
+        )
 
 
 def _due(every: int | float, step: int, config: TrainConfig) -> bool:
     return step % in_steps(every, config.steps, least=1) == 0 or step == config.steps
+
+
+class _Watch:
+    """Looks at each update one update late, so that the device always has one to do, and ends a run that diverged.
+
+    It also keeps the host from running further ahead, which would take the loader's whole stock to the device.
+    """
+
+    def __init__(self) -> None:
+        self._latest: tuple[int, Mapping[str, Any]] | None = None
+        self._left_out = 0
+
+    def follow(self, step: int, figures: Mapping[str, Any]) -> None:
+        """Takes note of an update that has begun, once the one before has ended. Raises as `settle` does."""
+        self.settle()
+        self._latest = step, figures
+
+    def settle(self) -> None:
+        """Waits for the latest update. Raises UserError where its loss or gradients are no numbers.
+
+        Such updates are left out where the config says so, but not many of them in a row.
+        """
+        if self._latest is None:
+            return
+        (step, figures), self._latest = self._latest, None
+        values = {name: float(figures[name]) for name in ("loss", "gradient_norm")}
+        wrong = [name for name, value in values.items() if not math.isfinite(value)]
+        self._left_out = self._left_out + 1 if wrong else 0
+        if wrong and ("skipped_updates" not in figures or self._left_out > MOST_LEFT_OUT):
+            raise UserError(f"the {wrong[0]} is {values[wrong[0]]} at step {step}; try a lower optimizer.learning_rate")
 
 
 class _Clock:

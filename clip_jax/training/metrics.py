@@ -1,6 +1,7 @@
 """The log of a run: metrics.jsonl, one JSON object a line, and the same figures for TensorBoard."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,11 @@ class MetricsLog:
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_step + 1)
 
     def write(self, step: int, figures: dict[str, Any]) -> None:
-        """Logs the figures of one step, `step` being the number of updates made."""
+        """Logs the figures of one step, `step` being the number of updates made.
+
+        Figures that are no numbers, as of an update that was left out, are not logged: JSON has none.
+        """
+        figures = {name: value for name, value in figures.items() if isinstance(value, str) or math.isfinite(value)}
         if self._file:
             self._file.write(json.dumps({"step": step, **figures}) + "\n")
             self._file.flush()

@@ -31,15 +31,13 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """AdamW, and around it what the config asks for. What is frozen gets no state, and must get no gradient."""
-    optimizer = optax.adamw(
-        make_schedule(config, steps),
-        b1=config.b1,
-        b2=config.b2,
-        eps=config.epsilon,
-        weight_decay=config.weight_decay,
-        mask=decayed,
-        mu_dtype=config.moment_dtype,
+    """AdamW, and around it what the config asks for. What is frozen gets no state, and must get no gradient.
+
+    The learning rate comes last: it goes down by the steps of the run, also where an update is left out.
+    """
+    optimizer = optax.chain(
+        optax.scale_by_adam(config.b1, config.b2, config.epsilon, mu_dtype=config.moment_dtype),
+        optax.add_decayed_weights(config.weight_decay, decayed),
     )
     if config.clip_norm is not None:
         optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
@@ -49,7 +47,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         optimizer = optax.chain(optimizer, scale_by_factors(config.factors, config.layer_decay))
     if config.skip_above is not None:
         optimizer = skip_spikes(optimizer, config.skip_above)
-    return optimizer
+    return optax.chain(optimizer, optax.scale_by_learning_rate(make_schedule(config, steps)))
 
 
 def decayed(params: Params) -> Params:

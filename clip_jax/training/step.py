@@ -22,6 +22,7 @@ from clip_jax.training.health import health
 from clip_jax.training.learning_rates import is_trained
 from clip_jax.training.microbatches import in_parts
 from clip_jax.training.optimizer import clamp_logit_scale, make_schedule
+from clip_jax.training.spikes import left_out, skipped_updates
 from clip_jax.training.state import TrainState
 from clip_jax.training.step_flops import kept_patches
 
@@ -39,18 +40,27 @@ def make_step(
     masked = jit_step(config, model, optimizer, mesh, shardings)
     if not config.model.patch_dropout:
         return partial(_run, masked, mesh)
-    whole = replace(config, model=replace(config.model, patch_dropout=0.0))
-    unmasked = jit_step(whole, model, optimizer, mesh, shardings)
-    first_unmasked = config.steps - in_steps(config.model.unmasked_tail, config.steps)
+    unmasked = jit_step(with_all_patches(config), model, optimizer, mesh, shardings)
 
     step = None  # counted here from the first update on: asking the device each time would wait for it
 
     def run(state, pixels, tokens):
         nonlocal step
         step = int(state["step"]) if step is None else step + 1
-        return _run(unmasked if step >= first_unmasked else masked, mesh, state, pixels, tokens)
+        return _run(masked if leaves_patches_out(config, step) else unmasked, mesh, state, pixels, tokens)
 
     return run
+
+
+def leaves_patches_out(config: TrainConfig, step: int) -> bool:
+    """Whether the update after `step` others sees a part of each image's patches; those of FLIP's tail see all."""
+    tail = in_steps(config.model.unmasked_tail, config.steps)
+    return config.model.patch_dropout > 0 and step < config.steps - tail
+
+
+def with_all_patches(config: TrainConfig) -> TrainConfig:
+    """The config as it is in the tail."""
+    return replace(config, model=replace(config.model, patch_dropout=0.0))
 
 
 def _run(jitted, mesh, state, pixels, tokens):
@@ -113,6 +123,14 @@ def jit_step(
             config.optimizer.max_logit_scale,
         )
         params = with_statistics(params, statistics)
+        average = None
+        if config.optimizer.ema is not None:
+            average = optax.incremental_update(params, state["ema"], 1 - config.optimizer.ema)
+        if config.optimizer.skip_above is not None:  # statistics and the average stay, too
+            skipped = left_out(state["opt_state"], opt_state)
+            params, average = jax.tree.map(
+                partial(jnp.where, skipped), (state["params"], state.get("ema")), (params, average)
+            )
         metrics = {
             "loss": loss,
             "logit_scale": jnp.exp(params["logit_scale"]),
@@ -123,13 +141,11 @@ def jit_step(
             **health(image, text, tokens, jnp.exp(state["params"]["logit_scale"]), state["params"].get("logit_bias")),
         }
         if config.optimizer.skip_above is not None:
-            metrics["skipped_updates"] = jnp.asarray(optax.tree_utils.tree_get(opt_state, "skipped"), jnp.float32)
+            metrics["skipped_updates"] = jnp.asarray(skipped_updates(opt_state), jnp.float32)
         if "logit_bias" in params:
             metrics["logit_bias"] = params["logit_bias"]
         new_state = {"params": params, "opt_state": opt_state, "step": state["step"] + 1}
-        if config.optimizer.ema is not None:
-            new_state["ema"] = optax.incremental_update(params, state["ema"], 1 - config.optimizer.ema)
-        return new_state, metrics
+        return (new_state if average is None else new_state | {"ema": average}), metrics
 
     batch, replicated = batch_sharding(mesh), NamedSharding(mesh, P())
     return jax.jit(

@@ -6,8 +6,9 @@ and one for the weights'.
 """
 
 import re
+from typing import Literal
 
-from clip_jax.config import ClipConfig, VisionConfig
+from clip_jax.config import ClipConfig, ResNetConfig, VisionConfig
 from clip_jax.model_size import flops
 from clip_jax.training.config import TrainConfig
 
@@ -16,13 +17,17 @@ BACKWARD = 2
 
 def step_flops(config: TrainConfig, model: ClipConfig) -> float:
     """FLOPs of one update of a global batch: both towers and the logits, forward, and backward where it is needed."""
-    towers, frozen = flops(model, kept_patches(model, config.model.patch_dropout)), config.optimizer.frozen
-
-    def passes(tower: str) -> int:
-        return 1 if frozen is not None and re.search(frozen, f"{tower}/") else 1 + BACKWARD
-
+    towers = flops(model, kept_patches(model, config.model.patch_dropout))
+    image, text = (1 if is_locked(config, model, tower) else 1 + BACKWARD for tower in ("visual", "text"))
     logits = (1 + BACKWARD) * 2 * config.batch_size * model.embed_dim  # an image's, against every text
-    return float(config.batch_size * (passes("visual") * towers.image + passes("text") * towers.text + logits))
+    return float(config.batch_size * (image * towers.image + text * towers.text + logits))
+
+
+def is_locked(config: TrainConfig, model: ClipConfig, tower: Literal["visual", "text"]) -> bool:
+    """Whether a tower is not trained: whether its blocks' weights are not."""
+    resnet = tower == "visual" and isinstance(model.vision, ResNetConfig)
+    kernel = "stage_1/block_0/conv_2/kernel" if resnet else "transformer/block/mlp/up/kernel"
+    return config.optimizer.frozen is not None and re.search(config.optimizer.frozen, f"{tower}/{kernel}") is not None
 
 
 def kept_patches(model: ClipConfig, patch_dropout: float) -> int | None:

@@ -17,12 +17,18 @@ from clip_jax.weights.folders import CHECKPOINTS, TOKENIZER
 CONFIG = "config.json"
 PLACEHOLDER = "{workdir}"
 _ABSENT = object()
+# A pod may be lost to a smaller one, or need other settings to fit.
+FREE = {
+    *("mesh", "microbatches", "log", "checkpoint"),
+    *("model.layers", "model.remat", "model.attention", "loss.method"),
+}
 
 
 def check(workdir: Path, config: TrainConfig) -> None:
     """Raises UserError where `workdir` holds another run than this one, naming what differs.
 
-    A run that stopped before its first logged step and checkpoint has nothing to lose and gives way.
+    How a run is computed, logged and kept may change: it goes on with the same losses, but for rounding. A run that
+    stopped before its first logged step and checkpoint has nothing to lose and gives way.
     """
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"the workdir {workdir} is a file; choose another --workdir")
@@ -40,7 +46,7 @@ def check(workdir: Path, config: TrainConfig) -> None:
         found = None
     if not isinstance(found, dict) or "data" not in found:
         raise UserError(f"{path} is not a run's config; choose another --workdir")
-    differing = _differences(_completed(found), _plain(config))
+    differing = _differences(_essential(_completed(found)), _essential(_plain(config)))
     if begun and differing:
         raise UserError(
             f"{workdir} holds another run: {', '.join(differing)}; "
@@ -64,6 +70,17 @@ def claim(workdir: Path, config: TrainConfig, tokenizer_files: Mapping[str, byte
         os.replace(partial, workdir / CONFIG)
     except OSError as error:
         raise UserError(f"cannot write to the workdir {workdir}: {error.strerror}") from error
+
+
+def _essential(config: dict[str, Any]) -> dict[str, Any]:
+    """A run's config without the keys that do not change what it learns."""
+    return {
+        group: {key: value for key, value in values.items() if f"{group}.{key}" not in FREE}
+        if isinstance(values, dict)
+        else values
+        for group, values in config.items()
+        if group not in FREE
+    }
 
 
 def _completed(found: dict[str, Any]) -> dict[str, Any]:

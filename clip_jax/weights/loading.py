@@ -54,7 +54,12 @@ def _read_path(path: Path, hints: Hints) -> Checkpoint:
     if path.is_dir() and not released.is_released(path) and (path / CHECKPOINTS).is_dir():
         from clip_jax.weights import orbax_checkpoints  # Orbax is needed for training checkpoints only
 
-        files = (path / TOKENIZER).iterdir() if (path / TOKENIZER).is_dir() else ()
-        tokenizer_files = {file.name: read_whole(file, released.MAX_TOKENIZER_FILE) for file in files}
-        return in_memory(*orbax_checkpoints.read_model(path / CHECKPOINTS), Origin(), tokenizer_files)
+        return in_memory(*orbax_checkpoints.read_model(path / CHECKPOINTS), Origin(), tokenizer_files_of(path))
     return read_checkpoint(path, hints)
+
+
+def tokenizer_files_of(workdir: Path) -> dict[str, bytes]:
+    """What a training run's tokenizer reads, by file name."""
+    folder = workdir / TOKENIZER
+    files = sorted(folder.iterdir()) if folder.is_dir() else ()
+    return {file.name: read_whole(file, released.MAX_TOKENIZER_FILE) for file in files}

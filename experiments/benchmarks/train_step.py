@@ -123,6 +123,10 @@ def measure(name: str, batch_size: int, steps: int, gpu: bool) -> list[dict[str,
         for label, side in sides.items():
             start = time.perf_counter()
             losses[label].append(side.update())
+            print(
+                f"{label}: {time.perf_counter() - start:.2f} s, {'warm-up' if step < WARM_UPS else 'counted'}",
+                file=sys.stderr,
+            )
             if step >= WARM_UPS:
                 seconds[label].append(time.perf_counter() - start)
     rows, reference = [], statistics.median(seconds[next(iter(sides))])

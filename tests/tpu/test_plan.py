@@ -138,7 +138,7 @@ def test_the_largest_batch(monkeypatch, fixed, each, start):
 
     def compiled(config, topology):
         used = int(fixed + each * config.batch_size / 16)
-        blank = Plan(topology, config, {"data": 16, "fsdp": 1, "tensor": 1}, 0, 0, 0, available)
+        blank = Plan(topology, config, {"data": 16, "fsdp": 1, "tensor": 1}, 0, 0, 0, 0, available)
         return replace(blank, peak=used) if used <= available else replace(blank, needed=float(used))
 
     monkeypatch.setattr(plans, "plan", compiled)
@@ -151,7 +151,7 @@ def test_the_largest_batch(monkeypatch, fixed, each, start):
 
 def test_no_batch_fits(monkeypatch):
     topology = parse_topology("v5e:4x4")
-    full = Plan(topology, TINY, {"data": 16, "fsdp": 1, "tensor": 1}, 0, 0, 0, 1e9, needed=9e9)
+    full = Plan(topology, TINY, {"data": 16, "fsdp": 1, "tensor": 1}, 0, 0, 0, 0, 1e9, needed=9e9)
     monkeypatch.setattr(plans, "plan", lambda config, topology: replace(full, config=config))
     with pytest.raises(UserError, match="not even a batch of 16 fits v5e:4x4; spread the parameters"):
         largest_batch(TINY, topology, lambda one: None)

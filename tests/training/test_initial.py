@@ -42,13 +42,14 @@ def begun(config: TrainConfig):
 
 
 def test_a_whole_model(exported):
-    """Architecture and weights from an open_clip folder, whatever the name; the loss's bias is fresh."""
+    """Architecture and weights from an open_clip folder, whatever the name; scale and bias are the other loss's."""
     clip, folder = exported
     config = replace(CONFIG, model=ModelConfig("tiny", init=folder), loss=LossConfig("sigmoid"))
     model, state = begun(replace(config, optimizer=OptimizerConfig(ema=0.99)))
     assert model.vision == clip.config.vision
     params = flatten(state["params"])
     assert params.pop("logit_bias") == -10
+    assert np.exp(params.pop("logit_scale")) == pytest.approx(10)
     for name, leaf in params.items():
         np.testing.assert_array_equal(leaf, flatten(clip.params)[name], err_msg=name)
     for name, leaf in flatten(state["ema"]).items():
@@ -76,6 +77,13 @@ def test_a_part_of_a_model(exported):
 def test_parts_that_do_not_fit(exported, model, message):
     with pytest.raises(UserError, match=message):
         begun(replace(CONFIG, model=ModelConfig(init=exported[1], **model)))
+
+
+def test_a_logit_scale_above_the_bound(exported):
+    """It would be cut down by the first update, without a word."""
+    config = replace(CONFIG, model=ModelConfig(init=exported[1]), optimizer=OptimizerConfig(max_logit_scale=14.0))
+    with pytest.raises(UserError, match=r"has a logit scale of 14\.3, above config\.optimizer\.max_logit_scale 14"):
+        begun(config)
 
 
 def test_a_source_that_is_not_there():

@@ -107,7 +107,7 @@ def test_patterns_that_make_no_sense(toy_config, frozen, message):
 def test_learning_rates_by_parameter(toy_config):
     params = init_params(toy_config, jax.random.key(0))
     ones = jax.tree.map(jnp.ones_like, params)
-    scale = scale_by_factors({r"^visual/.*bias$": 0.0, "^visual/": 0.5}, layer_decay=0.8)
+    scale = scale_by_factors([(r"^visual/.*bias$", 0.0), ("^visual/", 0.5)], layer_decay=0.8)
     scaled: Any = scale.update(ones, scale.init(params), params)[0]
     found = flatten(scaled)
     kernels = found["visual/transformer/block/mlp/up/kernel"]  # two layers
@@ -120,7 +120,7 @@ def test_learning_rates_by_parameter(toy_config):
     np.testing.assert_array_equal(found["text/projection"], 1)
     np.testing.assert_array_equal(found["logit_scale"], 1)
     with pytest.raises(UserError, match="'head' decides about no parameter"):
-        scale_by_factors({"head": 2.0}, 1.0).update(ones, optax.EmptyState(), params)
+        scale_by_factors([("head", 2.0)], 1.0).update(ones, optax.EmptyState(), params)
 
 
 def test_the_average_is_pytorchs(toy_config):

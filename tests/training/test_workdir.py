@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from clip_jax.errors import UserError
-from clip_jax.training.config import DataConfig, TrainConfig
+from clip_jax.sharding import MeshConfig
+from clip_jax.training.config import DataConfig, LossConfig, TrainConfig
 from clip_jax.training.workdir import check, locate
 from clip_jax.training.workdir import claim as claim_checked
 
@@ -25,14 +26,26 @@ def test_the_same_run_may_come_back(tmp_path):
     assert (tmp_path / "run" / "config.json").read_bytes() == before
 
 
+def test_how_a_run_is_computed_may_change(tmp_path):
+    claim(tmp_path, CONFIG)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+    model = replace(CONFIG.model, remat="block")
+    claim(
+        tmp_path, replace(CONFIG, mesh=MeshConfig(fsdp=4), microbatches=2, model=model, loss=LossConfig(method="ring"))
+    )
+    for other in (replace(CONFIG, loss=LossConfig(kind="sigmoid")), replace(CONFIG, model=replace(model, name="tiny"))):
+        with pytest.raises(UserError, match="another run"):
+            claim(tmp_path, other)
+
+
 def test_a_config_from_before_a_key_goes_on_with_its_default(tmp_path):
     claim(tmp_path, CONFIG)
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
     older = json.loads((tmp_path / "config.json").read_text())
-    del older["microbatches"], older["model"]["attention"]
+    del older["model"]["patch_dropout"], older["optimizer"]["ema"]
     (tmp_path / "config.json").write_text(json.dumps(older))
-    with pytest.raises(UserError, match=r"config\.microbatches is 1 there and 2 here"):
-        claim(tmp_path, replace(CONFIG, microbatches=2))
+    with pytest.raises(UserError, match=r"config\.optimizer\.ema is null there and 0\.9 here"):
+        claim(tmp_path, replace(CONFIG, optimizer=replace(CONFIG.optimizer, ema=0.9)))
     claim(tmp_path, CONFIG)
 
 
