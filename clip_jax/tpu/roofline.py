@@ -19,7 +19,7 @@ FLOAT32, BFLOAT16 = 4, 2
 OPTIMIZER_PASSES = 8
 # Reads and writes of a value of the stream's width per token and layer, forward; a fused block touches its input and
 # output, the norms, q, k, v, the attention's output, and the MLP's hidden layer (4 wide) before and after activation.
-BLOCK_PASSES = 24
+BLOCK_PASSES = 24.0
 # The same of a bottleneck, per value of its output: the three convolutions' inputs and outputs (a quarter, a quarter
 # and all of the channels), the outputs again for their statistics, and the sum with the shortcut.
 BOTTLENECK_PASSES = 7.5
@@ -111,8 +111,8 @@ def _towers(model: ClipConfig, patch_dropout: float) -> tuple[_Tower, _Tower]:
         image = _Tower("visual", sizes.image, stream, BOTTLENECK_PASSES)
     else:
         tokens = (kept_patches(model, patch_dropout) or 0) + vision.class_token
-        image = _Tower("visual", sizes.image, tokens * _layers(vision.transformer), BLOCK_PASSES)
-    text = model.text.context_length * _layers(model.text.transformer)
+        image = _Tower("visual", sizes.image, float(tokens * _layers(vision.transformer)), BLOCK_PASSES)
+    text = float(model.text.context_length * _layers(model.text.transformer))
     return image, _Tower("text", sizes.text, text, BLOCK_PASSES)
 
 

@@ -137,8 +137,9 @@ def _leave(code: int) -> None:
 def _others_lost() -> Iterator[None]:
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1 or any(fault in str(error) for fault in OWN_FAULTS):
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # of gloo's failures, some are ValueErrors
+        foreign = isinstance(error, ValueError) and "Gloo" not in str(error)
+        if jax.process_count() == 1 or foreign or any(fault in str(error) for fault in OWN_FAULTS):
             raise
         reason = str(error).strip().splitlines()[0]
         raise UserError(

@@ -15,7 +15,7 @@ from clip_jax.tpu.plan import Plan, largest_batch, plan
 from clip_jax.tpu.roofline import roofline
 from clip_jax.tpu.topology import parse_topology
 from clip_jax.training.chips import GIB
-from clip_jax.training.config import DataConfig, ModelConfig, TrainConfig
+from clip_jax.training.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from clip_jax.training.model import training_model
 
 TINY = TrainConfig(data=DataConfig(""), batch_size=64, model=ModelConfig("tiny", layers="scan"))
@@ -169,6 +169,32 @@ def test_both_ways_of_saying_that_memory_is_short(message):
     assert out_of_memory(message) == {"needed": 35.05 * GIB, "available": 15.75 * GIB}
     with pytest.raises(UserError, match="the TPU compiler failed: INTERNAL"):
         out_of_memory("INTERNAL: something else")
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_the_tail_of_a_masked_run_decides_about_memory():
+    """A step that leaves patches out needs other memory, but what counts is that of the last updates, which see all."""
+    topology, whole = parse_topology("v5e:2x2"), replace(TINY, batch_size=256)
+    masked = replace(whole, model=replace(whole.model, patch_dropout=0.5))
+    tail = replace(masked, model=replace(masked.model, unmasked_tail=0.1))
+    peaks = [plan(config, topology).peak or 0 for config in (whole, masked, tail)]
+    assert peaks[2] == peaks[0] != peaks[1]
+    assert min(peaks) > 0
+
+
+def test_a_locked_tower_costs_a_forward_pass():
+    """LiT: 59.2 M of ViT-B/32's parameters are the text tower's, with the gradients that are all-reduced."""
+    topology, mesh = parse_topology("v5e:4x4"), {"data": 16, "fsdp": 1, "tensor": 1}
+    config = replace(TINY, batch_size=16_384, model=ModelConfig("ViT-B-32-quickgelu"))
+    model = training_model(config)
+    locked = roofline(replace(config, optimizer=OptimizerConfig(frozen="^visual/.+")), model, topology, mesh)
+    free = roofline(config, model, topology, mesh)
+    features = 4 * 16_384 * 512 * 4
+    assert locked.links == pytest.approx((2 * 15 / 16 * 63.43e6 * 4 + features) / 200e9, rel=1e-2)
+    # Three passes are one, for 50 tokens of width 768; and eight passes over 87.85 M parameters are none.
+    saved = 2 * 24 * 50 * 768 * 12 * 2 * 1_024 + 8 * 87.85e6 * 4
+    assert free.memory - locked.memory == pytest.approx(saved / 819e9, rel=1e-2)
 
 
 def test_limits_by_hand():

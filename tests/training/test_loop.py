@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import clip_jax
@@ -12,8 +13,10 @@ from clip_jax.errors import UserError
 from clip_jax.sharding import MeshConfig
 from clip_jax.training.config import CheckpointConfig, DataConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
 from clip_jax.training.loop import train
+from clip_jax.training.metrics import read_metrics
 from clip_jax.weights import orbax_checkpoints
 from clip_jax.weights.folders import CHECKPOINTS
+from clip_jax.weights.tree import flatten
 
 CONFIG = TrainConfig(
     data=DataConfig("scenes:train?images=40&size=48"),
@@ -35,10 +38,34 @@ def finished(tmp_path_factory) -> Path:
 
 
 def test_a_run_that_diverges_keeps_its_good_checkpoints(tmp_path):
-    config = replace(CONFIG, optimizer=OptimizerConfig(learning_rate=1e30, warmup=4))
-    with pytest.raises(UserError, match=r"is (nan|inf) at step \d; try a lower optimizer.learning_rate"):
+    """It is ended at its step, though nothing is logged before the last."""
+    log = LogConfig(every=6, tensorboard=False)
+    config = replace(CONFIG, optimizer=OptimizerConfig(learning_rate=1e30, warmup=4), log=log)
+    with pytest.raises(UserError, match=r"is (nan|inf) at step [1-5]; try a lower optimizer.learning_rate"):
         train(config, tmp_path)
     assert orbax_checkpoints.latest_step(tmp_path / CHECKPOINTS) in (None, 2)
+
+
+@pytest.mark.slow
+def test_a_masked_run_resumes_with_the_same_patches_and_tail(tmp_path):
+    """Killed after its second update of six, of which the last two see all patches; an average is kept too."""
+    model = replace(CONFIG.model, patch_dropout=0.5, unmasked_tail=2)
+    log = LogConfig(every=1, tensorboard=False)
+    config = replace(CONFIG, model=model, optimizer=OptimizerConfig(ema=0.9), log=log)
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    train(config, whole)
+    shutil.copytree(whole, resumed)
+    for later in ("4", "6"):
+        shutil.rmtree(resumed / CHECKPOINTS / later)
+    lines = (resumed / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (resumed / "metrics.jsonl").write_text("".join(lines[:2]))
+    train(config, resumed)
+    here, there = (read_metrics(workdir) for workdir in (resumed, whole))
+    assert [line["step"] for line in here] == [1, 2, 3, 4, 5, 6]
+    assert [line["loss"] for line in here] == [line["loss"] for line in there]
+    ours, theirs = (flatten(clip_jax.load(workdir).params) for workdir in (resumed, whole))
+    for name, leaf in ours.items():
+        np.testing.assert_array_equal(leaf, theirs[name], err_msg=name)
 
 
 def test_a_damaged_checkpoint_is_named(finished, tmp_path):

@@ -41,6 +41,8 @@ COMMAND = [
     "--config.evaluate.zero_shot.all_combinations.data=tar:{folder}/held_out",
 ]
 DEATH_SECONDS = 60
+# Ours, and those of jaxlib, which ends a process itself where it comes to know first.
+ABANDONED = ("another process has died", "another task died")
 
 
 def start(workdir: Path, devices: int, *options: str) -> subprocess.Popen:
@@ -154,7 +156,7 @@ def test_one_that_dies_ends_the_other_and_both_resume(tmp_path, unbroken, killed
         processes[killed].send_signal(signal.SIGKILL)
         _, errors = processes[1 - killed].communicate(timeout=DEATH_SECONDS)
         assert processes[1 - killed].returncode != 0
-        assert "another process has died" in errors or "another task died" in errors
+        assert any(message in errors for message in ABANDONED), errors
     finally:
         for process in processes:
             process.kill()
@@ -179,8 +181,9 @@ def test_a_mistake_of_one_ends_the_other(tmp_path, at_fault):
         _, errors = processes[at_fault].communicate(timeout=120)
         assert processes[at_fault].returncode == 2
         assert "nowhere" in errors.strip().splitlines()[-1]
-        processes[1 - at_fault].communicate(timeout=DEATH_SECONDS)
+        _, errors = processes[1 - at_fault].communicate(timeout=DEATH_SECONDS)
         assert processes[1 - at_fault].returncode != 0
+        assert any(message in errors for message in ABANDONED), errors
     finally:
         for process in processes:
             process.kill()
