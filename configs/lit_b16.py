@@ -16,6 +16,7 @@ from clip_jax.training.recipes import from_pairs
 def get_config() -> ConfigDict:
     """The recipe; `data.source` must be given."""
     optimizer = {"learning_rate": 1e-3, "warmup": 5_000, "weight_decay": 1e-4, "b2": 0.95, "clip_norm": 1.0}
-    model = {"init": "openai/ViT-B-16", "init_only": "^visual/"}
     optimizer |= {"frozen": "^visual/"}
-    return from_pairs("ViT-B-16-quickgelu", 900_000_000, 16_384, optimizer, model=model)
+    config = from_pairs("ViT-B-16-quickgelu", 900_000_000, 16_384, optimizer)
+    config.model.update({"init": "openai/ViT-B-16", "init_only": "^visual/"})
+    return config

@@ -16,5 +16,6 @@ def get_config() -> ConfigDict:
     """The recipe; `data.source` must be given."""
     optimizer = {"learning_rate": 1e-3, "warmup": 20_000, "weight_decay": 1e-4, "b2": 0.95, "clip_norm": 1.0}
     optimizer |= {"max_logit_scale": None, "moment_dtype": "bfloat16"}
-    loss = {"kind": "sigmoid", "method": "ring"}
-    return from_pairs("ViT-B-16-SigLIP", 40_000_000_000, 32_768, optimizer, loss=loss)
+    config = from_pairs("ViT-B-16-SigLIP", 40_000_000_000, 32_768, optimizer)
+    config.loss = {"kind": "sigmoid", "method": "ring"}
+    return config

@@ -1,11 +1,8 @@
 """The training loop: resume, then read, update, log, evaluate and save, until the last step."""
 
 import json
-import math
 import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from clip_jax.inputs.tokenizer import tokenizer_for
 from clip_jax.sharding import batch_sharding, make_mesh
 from clip_jax.training import workdir as workdirs
 from clip_jax.training.chips import peak_flops
+from clip_jax.training.clock import Clock
 from clip_jax.training.config import TrainConfig, in_steps
 from clip_jax.training.distributed import batch_share, is_first, meet, on_this_process, wait_for_all
 from clip_jax.training.initial import initial_state, source_of, tokenizer_files
@@ -36,11 +34,10 @@ from clip_jax.training.progress import Progress
 from clip_jax.training.state import TrainState, abstract_state
 from clip_jax.training.step import leaves_patches_out, make_step, with_all_patches
 from clip_jax.training.step_flops import mfu
+from clip_jax.training.watch import Watch
 from clip_jax.weights import orbax_checkpoints
 from clip_jax.weights.folders import CHECKPOINTS
 from clip_jax.weights.loading import tokenizer_files_of
-
-MOST_LEFT_OUT = 20  # updates in a row whose loss is no number
 
 
 def train(config: TrainConfig, workdir: Path) -> Clip:
@@ -90,7 +87,7 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
     update = make_step(config, model, optimizer, mesh, shardings)
     log = MetricsLog(workdir, start, config.log.tensorboard, writes=is_first())
     progress = Progress(start, config.steps, shown=is_first())
-    clock, watch = _Clock(config.batch_size), _Watch()
+    clock, watch = Clock(config.batch_size), Watch()
     try:
         for batch in clock.waiting(pipeline.batches(start, config.steps)):
             state, figures = update(state, *_to_devices(batch, mesh))
@@ -201,73 +198,3 @@ def _check_resumable(found: dict[str, Any], wanted: dict[str, Any], workdir: Pat
 
 def _due(every: int | float, step: int, config: TrainConfig) -> bool:
     return step % in_steps(every, config.steps, least=1) == 0 or step == config.steps
-
-
-class _Watch:
-    """Looks at each update one update late, so that the device always has one to do, and ends a run that diverged.
-
-    It also keeps the host from running further ahead, which would take the loader's whole stock to the device.
-    """
-
-    def __init__(self) -> None:
-        self._latest: tuple[int, Mapping[str, Any]] | None = None
-        self._left_out = 0
-
-    def follow(self, step: int, figures: Mapping[str, Any]) -> None:
-        """Takes note of an update that has begun, once the one before has ended. Raises as `settle` does."""
-        self.settle()
-        self._latest = step, figures
-
-    def settle(self) -> None:
-        """Waits for the latest update. Raises UserError where its loss or gradients are no numbers.
-
-        Such updates are left out where the config says so, but not many of them in a row.
-        """
-        if self._latest is None:
-            return
-        (step, figures), self._latest = self._latest, None
-        values = {name: float(figures[name]) for name in ("loss", "gradient_norm")}
-        wrong = [name for name, value in values.items() if not math.isfinite(value)]
-        self._left_out = self._left_out + 1 if wrong else 0
-        if wrong and ("skipped_updates" not in figures or self._left_out > MOST_LEFT_OUT):
-            raise UserError(f"the {wrong[0]} is {values[wrong[0]]} at step {step}; try a lower optimizer.learning_rate")
-
-
-class _Clock:
-    """Images a second and the share of time spent waiting for data, since the last time it was asked."""
-
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self._since = time.monotonic()
-        self._waited = 0.0
-        self._step: int | None = None
-
-    def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches, with the time that each takes to come counted."""
-        while True:
-            start = time.monotonic()
-            batch = next(batches, None)
-            if batch is None:
-                return
-            if self._step is None:  # rates begin once the first batch is there
-                self._since, self._step = time.monotonic(), batch.step
-            else:
-                self._waited += time.monotonic() - start
-            yield batch
-
-    @contextmanager
-    def paused(self, state: TrainState) -> Iterator[None]:
-        """Time that does not count: evaluations and checkpoints. Updates under way are waited for first, and count."""
-        jax.block_until_ready(state)
-        start = time.monotonic()
-        yield
-        self._since += time.monotonic() - start
-
-    def rates(self, step: int) -> dict[str, float]:
-        """images_per_second and data_wait (a share of the time) since the last call, `step` updates being made."""
-        now = time.monotonic()
-        elapsed = max(now - self._since, 1e-9)
-        images = (step - (self._step or 0)) * self._batch_size
-        rates = {"images_per_second": images / elapsed, "data_wait": self._waited / elapsed}
-        self._since, self._waited, self._step = now, 0.0, step
-        return rates

@@ -29,22 +29,20 @@ def scenes() -> ConfigDict:
     )
 
 
-def from_pairs(name: str, pairs: int, batch_size: int, optimizer: dict[str, Any], **others: Any) -> ConfigDict:
+def from_pairs(name: str, pairs: int, batch_size: int, optimizer: dict[str, Any]) -> ConfigDict:
     """A run over so many pairs in bfloat16, with layers scanned and their activations computed again.
 
-    `data.source` has no default: give it on the command line. `others` are further groups of keys.
+    `data.source` has no default: give it on the command line.
     """
-    model = {"name": name, "dtype": "bfloat16", "layers": "scan", "remat": "block"} | others.pop("model", {})
     return ConfigDict(
         {
             "steps": pairs // batch_size,
             "batch_size": batch_size,
-            "model": model,
+            "model": {"name": name, "dtype": "bfloat16", "layers": "scan", "remat": "block"},
             "data": {"source": ""},
             "optimizer": optimizer,
             "checkpoint": {"every": 1_000},
             "log": {"every": 50},
-            **others,
         }
     )
 
