@@ -1,5 +1,7 @@
 """A few updates of a toy model with batches drawn on the spot, on a mesh of choice."""
 
+from functools import lru_cache
+
 import jax
 import numpy as np
 
@@ -8,7 +10,7 @@ from clip_jax.models.two_tower import Params
 from clip_jax.sharding import MeshConfig, make_mesh
 from clip_jax.training.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from clip_jax.training.optimizer import make_optimizer
-from clip_jax.training.state import abstract_state, init_state
+from clip_jax.training.state import TrainState, abstract_state, init_state
 from clip_jax.training.step import make_step
 
 CONFIG = TrainConfig(
@@ -19,6 +21,13 @@ CONFIG = TrainConfig(
 )
 
 
+@lru_cache
+def beginning(model: ClipConfig, config: OptimizerConfig, steps: int) -> TrainState:
+    """The state before the first update, on the host, since compiling what draws it takes as long as an update's."""
+    state = jax.jit(lambda: init_state(model, make_optimizer(config, steps), 0))()
+    return jax.tree.map(np.asarray, state)
+
+
 def run(
     config: TrainConfig, model: ClipConfig, mesh_config: MeshConfig, devices: int, updates: int = 3
 ) -> tuple[Params, list[dict[str, float]]]:
@@ -27,7 +36,8 @@ def run(
     optimizer = make_optimizer(config.optimizer, config.steps)
     abstract = abstract_state(model, optimizer, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    state = jax.jit(lambda: init_state(model, optimizer, 0), out_shardings=shardings)()
+    # Of a copy, as updates are given their state to overwrite.
+    state = jax.device_put(jax.tree.map(np.array, beginning(model, config.optimizer, config.steps)), shardings)
     step = make_step(config, model, optimizer, mesh, shardings)
     rng = np.random.default_rng(0)
     size = model.vision.image_size
