@@ -4,11 +4,13 @@ import json
 from dataclasses import replace
 from importlib.util import find_spec
 
+import jax
 import numpy as np
 import pytest
 
 from clip_jax.cli.main import main
 from clip_jax.errors import UserError
+from clip_jax.tpu import compile_step
 from clip_jax.tpu import plan as plans
 from clip_jax.tpu.compile_step import out_of_memory
 from clip_jax.tpu.plan import Plan, largest_batch, plan
@@ -102,13 +104,12 @@ def test_slices_are_crossed_by_data_alone():
 
 @needs_libtpu
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "most"), [("ViT-B-32-quickgelu", 3.0), ("ViT-L-14-quickgelu", 15.75)])
-def test_the_paper_on_v5e(name, most):
-    """The batch of 32,768 on 256 chips."""
-    model = ModelConfig(name, "bfloat16", "scan", "block")
+def test_the_paper_on_v5e():
+    """ViT-B/32 at the batch of 32,768 on 256 chips; experiments/benchmarks/plans.py has ViT-L/14."""
+    model = ModelConfig("ViT-B-32-quickgelu", "bfloat16", "scan", "block")
     found = plan(replace(TINY, batch_size=32_768, model=model), parse_topology("v5e:16x16"))
     assert found.peak is not None
-    assert found.peak < most * GIB
+    assert found.peak < 3 * GIB
 
 
 def test_without_libtpu(monkeypatch):
@@ -171,16 +172,21 @@ def test_both_ways_of_saying_that_memory_is_short(message):
         out_of_memory("INTERNAL: something else")
 
 
-@pytest.mark.slow
-@needs_libtpu
-def test_the_tail_of_a_masked_run_decides_about_memory():
-    """A step that leaves patches out needs other memory, but what counts is that of the last updates, which see all."""
-    topology, whole = parse_topology("v5e:2x2"), replace(TINY, batch_size=256)
-    masked = replace(whole, model=replace(whole.model, patch_dropout=0.5))
-    tail = replace(masked, model=replace(masked.model, unmasked_tail=0.1))
-    peaks = [plan(config, topology).peak or 0 for config in (whole, masked, tail)]
-    assert peaks[2] == peaks[0] != peaks[1]
-    assert min(peaks) > 0
+@pytest.mark.parametrize(("tail", "dropout"), [(0, 0.5), (0.1, 0.0)])
+def test_the_tail_of_a_masked_run_decides_about_memory(monkeypatch, tail, dropout):
+    """A step that leaves patches out needs less memory, but what counts is that of the last updates, which see all."""
+    compiled = []
+
+    def jit_step(config, *_):
+        compiled.append(config.model.patch_dropout)
+        raise UserError("so much for compiling")
+
+    monkeypatch.setattr(compile_step, "jit_step", jit_step)
+    monkeypatch.setattr(compile_step, "topology_devices", lambda *_: jax.devices())
+    with pytest.raises(UserError, match="so much"):
+        model = replace(TINY.model, patch_dropout=0.5, unmasked_tail=tail)
+        compile_step.compile_step(replace(TINY, model=model), "v5e:2x4", 1)
+    assert compiled == [dropout]
 
 
 def test_a_locked_tower_costs_a_forward_pass():
