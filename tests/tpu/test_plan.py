@@ -183,9 +183,9 @@ def test_the_tail_of_a_masked_run_decides_about_memory(monkeypatch, tail, dropou
 
     monkeypatch.setattr(compile_step, "jit_step", jit_step)
     monkeypatch.setattr(compile_step, "topology_devices", lambda *_: jax.devices())
+    config = replace(TINY, model=replace(TINY.model, patch_dropout=0.5, unmasked_tail=tail))
     with pytest.raises(UserError, match="so much"):
-        model = replace(TINY.model, patch_dropout=0.5, unmasked_tail=tail)
-        compile_step.compile_step(replace(TINY, model=model), "v5e:2x4", 1)
+        compile_step.compile_step(config, "v5e:2x4", 1)
     assert compiled == [dropout]
 
 
