@@ -39,6 +39,7 @@ def resnet_config(toy_config):
     return replace(toy_config, vision=ResNetConfig(64, layers=(1, 1, 1, 1), width=4, heads=4))
 
 
+@pytest.mark.slow
 def test_statistics_of_an_update_are_pytorchs(resnet_config):
     """Those of the first batch norm, which only a convolution of the pixels decides; no decay, no AdamW."""
     torch = pytest.importorskip("torch")

@@ -96,6 +96,7 @@ def test_gradients_of_what_is_locked_are_not_computed(toy_config):
     assert saved == pytest.approx(2 * towers.text, rel=0.15)  # moments and norms count a little too
 
 
+@pytest.mark.slow
 def test_a_locked_batch_norm_keeps_its_statistics(toy_config):
     resnet = replace(toy_config, vision=ResNetConfig(32, layers=(1, 1, 1, 1), width=4, heads=4))
     (before, after), _ = updated(resnet, replace(ADAMW, frozen="^visual/"))
@@ -173,6 +174,7 @@ def test_spikes_are_left_out():
     assert 3 < int(state.skipped) < 43
 
 
+@pytest.mark.slow
 def test_an_update_that_is_left_out_changes_nothing_else(toy_config):
     """The image tower's activations are sound, and its batch statistics would have moved."""
     resnet = replace(toy_config, vision=ResNetConfig(32, layers=(1, 1, 1, 1), width=4, heads=4))
