@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -80,6 +82,23 @@ def finish(*processes: subprocess.Popen) -> list[tuple[str, str]]:
     return outputs
 
 
+@contextmanager
+def killed_at_the_end(processes: list[subprocess.Popen]) -> Iterator[list[subprocess.Popen]]:
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def assert_gives_up(process: subprocess.Popen) -> None:
+    """Within a minute, and it says why."""
+    _, errors = process.communicate(timeout=DEATH_SECONDS)
+    assert process.returncode != 0
+    assert any(message in errors for message in ABANDONED), errors
+
+
 def metrics(workdir: Path) -> list[dict]:
     path = workdir / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -147,20 +166,13 @@ def test_a_tensor_axis_across_processes(tmp_path):
 @pytest.mark.parametrize("killed", [0, 1])
 def test_one_that_dies_ends_the_other_and_both_resume(tmp_path, unbroken, killed):
     broken, options = tmp_path / "broken", (f"--config.steps={STEPS}",)
-    processes = start_together(broken, 2, 1, *options)
-    try:
+    with killed_at_the_end(start_together(broken, 2, 1, *options)) as processes:
         deadline = time.monotonic() + 120
         while len(metrics(broken)) < 8 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert len(metrics(broken)) >= 8
         processes[killed].send_signal(signal.SIGKILL)
-        _, errors = processes[1 - killed].communicate(timeout=DEATH_SECONDS)
-        assert processes[1 - killed].returncode != 0
-        assert any(message in errors for message in ABANDONED), errors
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+        assert_gives_up(processes[1 - killed])
     outputs = finish(*start_together(broken, 2, 1, *options))
     assert "is at step" in outputs[0][1]
     assert_same_run(broken, unbroken[0])
@@ -177,17 +189,11 @@ def test_a_mistake_of_one_ends_the_other(tmp_path, at_fault):
         start(tmp_path / "run", 1, *options, f"--process={process}", *mistake)
         for process, mistake in enumerate(mistakes)
     ]
-    try:
+    with killed_at_the_end(processes):
         _, errors = processes[at_fault].communicate(timeout=120)
         assert processes[at_fault].returncode == 2
         assert "nowhere" in errors.strip().splitlines()[-1]
-        _, errors = processes[1 - at_fault].communicate(timeout=DEATH_SECONDS)
-        assert processes[1 - at_fault].returncode != 0
-        assert any(message in errors for message in ABANDONED), errors
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+        assert_gives_up(processes[1 - at_fault])
 
 
 @pytest.mark.parametrize(
