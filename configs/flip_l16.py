@@ -16,5 +16,5 @@ def get_config() -> ConfigDict:
     """The recipe; `data.source` must be given."""
     optimizer = {"learning_rate": 5e-4, "warmup": 0.05, "weight_decay": 0.2, "b2": 0.95, "epsilon": 1e-8}
     config = from_pairs("ViT-L-16", 2_560_000_000, 32_768, optimizer)
-    config.model.update({"patch_dropout": 0.5, "unmasked_tail": 0.05})
+    config.update({"model": {"patch_dropout": 0.5, "unmasked_tail": 0.05}})
     return config

@@ -18,5 +18,5 @@ def get_config() -> ConfigDict:
     optimizer = {"learning_rate": 1e-3, "warmup": 5_000, "weight_decay": 1e-4, "b2": 0.95, "clip_norm": 1.0}
     optimizer |= {"frozen": "^visual/"}
     config = from_pairs("ViT-B-16-quickgelu", 900_000_000, 16_384, optimizer)
-    config.model.update({"init": "openai/ViT-B-16", "init_only": "^visual/"})
+    config.update({"model": {"init": "openai/ViT-B-16", "init_only": "^visual/"}})
     return config
