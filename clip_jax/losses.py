@@ -29,10 +29,9 @@ def softmax_loss(
     Source: figure 3 of Radford et al. 2021, arXiv 2103.00020.
     """
     logits = _logits(image, text, scale)
-    matching = jnp.diagonal(logits)
-    to_text = jax.nn.logsumexp(logits, axis=1) - matching
-    to_image = jax.nn.logsumexp(logits, axis=0) - matching
-    return (to_text.mean() + to_image.mean()) / 2
+    to_text = jnp.diagonal(jax.nn.log_softmax(logits, axis=1))
+    to_image = jnp.diagonal(jax.nn.log_softmax(logits, axis=0))
+    return -(to_text.mean() + to_image.mean()) / 2
 
 
 def sigmoid_loss(
@@ -95,19 +94,23 @@ def _local_softmax(image, text, scale, bias):
     """One device's rows of both directions against all columns; the mean over devices is the global mean."""
     del bias
     all_image, all_text = _gather(image), _gather(text)
-    matching = scale * jnp.sum(image * text, axis=-1)
-    to_text = jax.nn.logsumexp(_logits(image, all_text, scale), axis=1) - matching
-    to_image = jax.nn.logsumexp(_logits(text, all_image, scale), axis=1) - matching
-    return jax.lax.pmean((to_text.mean() + to_image.mean()) / 2, BATCH_AXES)
+    own = _own_pairs(len(image), len(all_image))
+    to_text = jnp.where(own, jax.nn.log_softmax(_logits(image, all_text, scale), axis=1), 0.0)
+    to_image = jnp.where(own, jax.nn.log_softmax(_logits(text, all_image, scale), axis=1), 0.0)
+    return jax.lax.pmean(-(to_text.sum() + to_image.sum()) / (2 * len(image)), BATCH_AXES)
 
 
 def _local_sigmoid(image, text, scale, bias):
-    """One device's images against all texts. Every pair starts as a negative; the matching ones are then corrected."""
+    """One device's images against all texts."""
     logits = _logits(image, _gather(text), scale) + bias
-    matching = scale * jnp.sum(image * text, axis=-1) + bias
-    # log sigmoid(x) - log sigmoid(-x) = x
-    total = -jax.nn.log_sigmoid(-logits).sum() - matching.sum()
-    return jax.lax.pmean(total / len(image), BATCH_AXES)
+    signed = jnp.where(_own_pairs(*logits.shape), logits, -logits)
+    return jax.lax.pmean(-jax.nn.log_sigmoid(signed).sum() / len(image), BATCH_AXES)
+
+
+def _own_pairs(local, whole):
+    """A mask [local, whole]: where one of the device's rows meets the column of its own pair."""
+    first = local * jax.lax.axis_index(BATCH_AXES)
+    return first + jnp.arange(local)[:, None] == jnp.arange(whole)[None, :]
 
 
 def _gather(features):

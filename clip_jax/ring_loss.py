@@ -4,6 +4,7 @@ Every device keeps its images. The texts go from device to device, with what is 
 in the forward pass the column's log-sum-exp, in the backward pass the gradient. So each device sees every pair, a tile
 of `tile` of its images against one device's texts at a time, and no more of the logits is ever held. What travels on is
 sent while the tiles are computed, and what was summed is added when it arrives, so that no product waits for the wire.
+Logits are taken from the matching pair's before they are summed, so that nothing cancels where the loss is small.
 
 Source: the losses are those of clip_jax.losses; the running log-sum-exp is that of Milakov and Gimelshein 2018, arXiv
 1805.02867; the backward pass computes the logits anew, as Dao et al. 2022, arXiv 2205.14135, do for attention.
@@ -53,6 +54,10 @@ class Ring:
     def size(self) -> int:
         return 1 if self.mesh is None else batch_shards(self.mesh)
 
+    def turns(self) -> Array:
+        """Whether the texts that a device holds are its own, turn by turn: it begins with them."""
+        return jnp.arange(self.size) == 0
+
     def rotate(self, values: Any) -> Any:
         """Each device's values to the device before it."""
         if self.size == 1:
@@ -86,43 +91,47 @@ def _softmax(image, text, scale, ring, tile):
 
 def _softmax_forward(image, text, scale, ring, tile):
     def local(image, text, scale):
-        def turn(carry, _):
-            text, rows, columns = carry
-            next_text, arriving = ring.rotate((text, columns))
+        def turn(carry, own):
+            text, columns_match, rows, columns = carry
+            next_text, next_match, arriving = ring.rotate((text, columns_match, columns))
 
-            def of_tile(columns, images, rows):
+            def of_tile(columns, images, place, rows_match, rows):
                 logits = scale * _products(images, text)
-                rows = jnp.logaddexp(rows, jax.nn.logsumexp(logits, axis=1))
-                return jnp.logaddexp(columns, jax.nn.logsumexp(logits, axis=0)), (rows,)
+                matching = _diagonal(logits.shape, own, place[0])
+                to_text = jnp.where(matching, 0.0, logits - rows_match[:, None])
+                to_image = jnp.where(matching, 0.0, logits - columns_match[None, :])
+                rows = jnp.logaddexp(rows, jax.nn.logsumexp(to_text, axis=1))
+                return jnp.logaddexp(columns, jax.nn.logsumexp(to_image, axis=0)), (rows,)
 
-            columns, (rows,) = _over_tiles(of_tile, nothing, (image, rows), tile)
-            return (next_text, rows, jnp.logaddexp(arriving, columns)), None
+            columns, (rows,) = _over_tiles(of_tile, nothing, (image, places, match, rows), tile)
+            return (next_text, next_match, rows, jnp.logaddexp(arriving, columns)), None
 
+        match, places = scale * _matching(image, text), jnp.arange(len(image))
         nothing = ring.own(jnp.full(len(image), -jnp.inf, jnp.float32))
-        (_, rows, columns), _ = jax.lax.scan(turn, (text, nothing, nothing), length=ring.size)
+        (_, _, rows, columns), _ = jax.lax.scan(turn, (text, match, nothing, nothing), ring.turns())
         columns = ring.rotate(columns)  # home again
-        matching = scale * _matching(image, text)
-        losses = (rows - matching) + (columns - matching)
-        return ring.sum(losses.sum()) / (2 * ring.size * len(image)), rows, columns
+        return ring.sum((rows + columns).sum()) / (2 * ring.size * len(image)), match, rows, columns
 
-    value, rows, columns = ring.run(local, (False, True, True), image, text, scale)
-    return value, (image, text, scale, rows, columns)
+    value, match, rows, columns = ring.run(local, (False, True, True, True), image, text, scale)
+    return value, (image, text, scale, match, rows, columns)
 
 
 def _softmax_backward(ring, tile, residuals, cotangent):
-    image, text, scale, rows, columns = residuals
+    image, text, scale, match, rows, columns = residuals
 
-    def local(image, text, scale, rows, columns, cotangent):
+    def local(image, text, scale, match, rows, columns, cotangent):
         weight = cotangent / (2 * ring.size * len(image))
 
-        def gradient_of(products, own, place, rows, columns):
+        def gradient_of(products, own, place, rows_match, rows, columns_match, columns):
             logits = scale * products
-            softmaxes = jnp.exp(logits - rows[:, None]) + jnp.exp(logits - columns[None, :])
-            return weight * (softmaxes - 2 * _diagonal(products.shape, own, place))
+            to_text = jnp.exp(logits - rows_match[:, None] - rows[:, None])
+            to_image = jnp.exp(logits - columns_match[None, :] - columns[None, :])
+            matching = jnp.expm1(-rows)[:, None] + jnp.expm1(-columns)[None, :]  # softmax - 1, without cancellation
+            return weight * jnp.where(_diagonal(products.shape, own, place), matching, to_text + to_image)
 
-        return _gradients(gradient_of, image, text, scale, (rows,), (columns,), ring, tile)[:3]
+        return _gradients(gradient_of, image, text, scale, (match, rows), (match, columns), ring, tile)[:3]
 
-    return ring.run(local, (True, True, False), image, text, scale, rows, columns, cotangent)
+    return ring.run(local, (True, True, False), image, text, scale, match, rows, columns, cotangent)
 
 
 _softmax.defvjp(_softmax_forward, _softmax_backward)
@@ -138,22 +147,21 @@ def _sigmoid(image, text, scale, bias, ring, tile):
 
 def _sigmoid_forward(image, text, scale, bias, ring, tile):
     def local(image, text, scale, bias):
-        def turn(carry, _):
+        def turn(carry, own):
             text, rows = carry
             next_text = ring.rotate(text)
 
-            def of_tile(nothing, images, rows):
-                # -log sigmoid(-x): every pair as a negative
-                return nothing, (rows + jax.nn.softplus(scale * _products(images, text) + bias).sum(axis=1),)
+            def of_tile(nothing, images, place, rows):
+                logits = scale * _products(images, text) + bias
+                signs = jnp.where(_diagonal(logits.shape, own, place[0]), -1.0, 1.0)
+                return nothing, (rows + jax.nn.softplus(signs * logits).sum(axis=1),)  # -log sigmoid(-x)
 
-            _, (rows,) = _over_tiles(of_tile, (), (image, rows), tile)
+            _, (rows,) = _over_tiles(of_tile, (), (image, places, rows), tile)
             return (next_text, rows), None
 
-        rows = ring.own(jnp.zeros(len(image), jnp.float32))
-        (_, rows), _ = jax.lax.scan(turn, (text, rows), length=ring.size)
-        # log sigmoid(x) - log sigmoid(-x) = x makes positives of those that match.
-        losses = rows - (scale * _matching(image, text) + bias)
-        return (ring.sum(losses.sum()) / (ring.size * len(image)),)
+        rows, places = ring.own(jnp.zeros(len(image), jnp.float32)), jnp.arange(len(image))
+        (_, rows), _ = jax.lax.scan(turn, (text, rows), ring.turns())
+        return (ring.sum(rows.sum()) / (ring.size * len(image)),)
 
     (value,) = ring.run(local, (False,), image, text, scale, bias)
     return value, (image, text, scale, bias)
@@ -164,8 +172,8 @@ def _sigmoid_backward(ring, tile, residuals, cotangent):
         weight = cotangent / (ring.size * len(image))
 
         def gradient_of(products, own, place):
-            probabilities = jax.nn.sigmoid(scale * products + bias)
-            return weight * (probabilities - _diagonal(products.shape, own, place))
+            signs = jnp.where(_diagonal(products.shape, own, place), -1.0, 1.0)
+            return weight * signs * jax.nn.sigmoid(signs * (scale * products + bias))
 
         return _gradients(gradient_of, image, text, scale, (), (), ring, tile)
 
@@ -203,9 +211,8 @@ def _gradients(gradient_of, image, text, scale, of_rows, of_columns, ring, tile)
 
     places = jnp.arange(len(image))
     zeros, zero = ring.own(jnp.zeros(image.shape, jnp.float32)), ring.own(jnp.float32(0))
-    own = jnp.arange(ring.size) == 0  # every device begins with its own texts
     carry = (text, of_columns, zeros, zeros, zero, zero)
-    (_, _, by_image, by_text, by_scale, by_bias), _ = jax.lax.scan(turn, carry, own)
+    (_, _, by_image, by_text, by_scale, by_bias), _ = jax.lax.scan(turn, carry, ring.turns())
     by_text = ring.rotate(by_text)  # home again
     return by_image.astype(image.dtype), by_text.astype(text.dtype), ring.sum(by_scale), ring.sum(by_bias)
 
@@ -225,9 +232,9 @@ def _over_tiles(body, carry, rows, tile):
 
 
 def _diagonal(shape, own, place):
-    """1 where an image of a tile that begins at `place` meets its own text, 0 elsewhere."""
+    """Where an image of a tile that begins at `place` meets its own text."""
     images = place + jax.lax.broadcasted_iota(jnp.int32, shape, 0)
-    return (own & (images == jax.lax.broadcasted_iota(jnp.int32, shape, 1))).astype(jnp.float32)
+    return own & (images == jax.lax.broadcasted_iota(jnp.int32, shape, 1))
 
 
 def _matching(image, text):

@@ -100,6 +100,30 @@ def test_sharded_loss(kind, method, sizes):
     assert gradients[0].sharding.is_equivalent_to(batch_sharding(mesh), 2)
 
 
+@pytest.mark.parametrize("sizes", [None, (8, 1, 1), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_small_loss_does_not_cancel(kind, method, sizes):
+    """Pairs that match nearly, at CLIP's largest scale: the loss is a difference of logits of 100."""
+    image, noise = unit_features(9, dim=16)
+    text = image + 0.02 * noise
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    mesh = None if sizes is None else make_mesh(MeshConfig(*sizes))
+    scale, bias = 100.0, -85.0
+    value = contrastive_loss(
+        jnp.asarray(image),
+        jnp.asarray(text),
+        scale,
+        bias if kind == "sigmoid" else None,
+        kind=kind,
+        method=method,
+        mesh=mesh,
+    )
+    exact = float(textbook(kind, image, text, scale, bias))
+    assert exact < 1e-4
+    assert value == pytest.approx(exact, rel=0, abs=1e-7)
+
+
 @pytest.mark.parametrize("tile", [5, 26, 300])
 @pytest.mark.parametrize("sizes", [None, (8, 1, 1), (2, 4, 1), (2, 2, 2)], ids=str)
 @pytest.mark.parametrize("kind", KINDS)

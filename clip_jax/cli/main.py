@@ -32,7 +32,7 @@ EXAMPLES = """examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command and exits: 0 on success, 2 for a user's mistake, 130 when interrupted."""
+    """Runs a command and exits: 0 on success, 1 where the answer is no, 2 for a user's mistake, 130 interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     warnings.showwarning = _warn
     try:

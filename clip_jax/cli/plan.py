@@ -1,6 +1,7 @@
 """`clip-jax plan`: what a run would need of a TPU slice that is not there."""
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,8 @@ def run(arguments: Sequence[str]) -> None:
         "Compile the very train step of a config for a TPU slice that is not there: does it fit and by how much, what\n"
         "does it communicate, how many FLOPs is it, and what is the least time that it can take. Needs libtpu\n"
         "(pip install '.[tpu]'), no TPU. A compilation takes half a minute to two; a batch that does not fit is\n"
-        "refused in seconds. --config.KEY=VALUE overrides any key, as in --config.batch_size=16384.",
+        "refused in seconds, and the exit code is then 1. --config.KEY=VALUE overrides any key, as in\n"
+        "--config.batch_size=16384.",
         "clip-jax plan --config=configs/openai_vit_b32.py --topology v5e:16x16 --mesh data=64,fsdp=4",
     )
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="the config that train would be given")
@@ -54,6 +56,8 @@ def run(arguments: Sequence[str]) -> None:
     if options.picture:
         draw_plans(tried or [found], options.picture)
         print(f"\npicture: {options.picture}")
+    if not found.fits:
+        sys.exit(1)  # so that `clip-jax plan ... && ...` goes no further
 
 
 def _mesh(text: str) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -73,11 +74,15 @@ def test_a_step_that_fits(tmp_path, capsys):
 
 
 @needs_libtpu
-def test_a_batch_that_does_not_fit():
-    found = plan(replace(TINY, batch_size=32_768, model=ModelConfig("ViT-B-32")), parse_topology("v5e:2x2"))
-    assert not found.fits
-    assert found.needed is not None
-    assert found.needed > found.available == pytest.approx(15.75 * GIB)
+def test_a_batch_that_does_not_fit(tmp_path, capsys):
+    recipe, written = Path(__file__).parents[2] / "configs" / "openai_vit_b32.py", tmp_path / "plan.json"
+    with pytest.raises(SystemExit) as stopped:
+        main(["plan", f"--config={recipe}", "--topology=v5e:2x2", f"--json={written}"])
+    assert stopped.value.code == 1
+    assert "does not fit" in capsys.readouterr().out
+    found = json.loads(written.read_text())
+    assert not found["fits"]
+    assert found["needed"] > found["available"] == pytest.approx(15.75 * GIB)
 
 
 @needs_libtpu
