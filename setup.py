@@ -21,19 +21,27 @@ CORE = [
     "regex>=2024.11.6",
     "tqdm>=4.67",
     "orbax-checkpoint>=0.12.8,<0.13",
+    "fsspec>=2026.9",
 ]
 TENSORFLOW = [
     "tensorflow-cpu>=2.20,<2.22; platform_system == 'Linux' and platform_machine == 'x86_64'",
     "tensorflow>=2.20,<2.22; platform_system != 'Linux' or platform_machine != 'x86_64'",
 ]
 STEP = ["optax>=0.2.8,<0.3", "ml-collections>=1.1", "matplotlib>=3.10"]
-TRAIN = [*TENSORFLOW, *STEP, "tensorboardX>=2.6.2"]
+TRAIN = [
+    *TENSORFLOW,
+    *STEP,
+    "tensorboardX>=2.6.2",
+    "tensorflow-datasets>=4.9.10",
+    "array_record>=0.8.6; platform_system == 'Linux'",
+]
 TPU = [*STEP, "jax[tpu]>=0.10.2,<0.11; platform_system == 'Linux'"]  # brings libtpu, whose compiler needs no TPU
 TORCH = ["torch==2.13.0", "transformers>=5.20,<6", "open_clip_torch==3.3.0"]  # the references that tests compare with
 TEST = [
     *TRAIN,
     *TORCH,
     *TPU,
+    "webdataset>=1.0.2",
     "pytest>=9",
     "pytest-xdist>=3.8",
     "beartype>=0.22",
@@ -60,6 +68,7 @@ setup(
         "test": TEST,
         "torch": TORCH,
         "tpu": TPU,
+        "gcs": ["gcsfs>=2026.9"],
         "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
     },
     entry_points={"console_scripts": ["clip-jax = clip_jax.cli.main:main"]},

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from clip_jax.data.scenes import ScenesTable, Split
 from clip_jax.data.shards import DESCRIPTION, Record, write_tar_shards
+from clip_jax.data.table import usable
 from clip_jax.errors import UserError
 
 CHUNK = 256
@@ -66,7 +67,7 @@ def _end_with(parent: int) -> None:
 
 def _draw(table: ScenesTable, indices: range) -> list[Record]:
     records = []
-    for index, sample in zip(indices, table.read(indices), strict=True):
+    for index, sample in zip(indices, usable(table.read(indices)), strict=True):
         scene = table.scene(index)
         metadata = {
             "kind": scene.kind,

@@ -1,9 +1,10 @@
 """Images in folders: a folder per class, or images with a text file of the same name beside each."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
-from clip_jax.data.table import Indices, Sample, check_indices, read_class_names
+from clip_jax.data.table import BadSample, Indices, Sample, check_indices, read_class_names
 from clip_jax.errors import UserError
 
 IMAGE_EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"))
@@ -34,29 +35,40 @@ class FolderTable:
         self._labels = None if loose else [label for label, paths in enumerate(per_class) for _ in paths]
         self.class_names = () if loose else _class_names(self.root, folders)
 
+    @property
+    def parts(self) -> dict[str, int]:
+        if self._labels is None:
+            return {str(self.root): len(self)}
+        return dict(Counter(str(self.root / path.split("/")[0]) for path in self._paths))
+
+    @property
+    def is_remote(self) -> bool:
+        return False
+
     def __len__(self) -> int:
         return len(self._paths)
 
     def keys(self, indices: Indices) -> list[str]:
         return [self._paths[i] for i in check_indices(indices, len(self))]
 
-    def read(self, indices: Indices) -> list[Sample]:
+    def read(self, indices: Indices) -> list[Sample | BadSample]:
         return [self._read(i) for i in check_indices(indices, len(self)).tolist()]
 
-    def _read(self, index: int) -> Sample:
+    def _read(self, index: int) -> Sample | BadSample:
         path = self.root / self._paths[index]
         try:
             image = path.read_bytes()
             if not image:
-                raise UserError(f"{path} is an empty file, not an image")
+                return BadSample(self._paths[index], "no image", f"{path} is an empty file")
             if self._labels is not None:
                 return Sample(self._paths[index], image, (), self._labels[index])
             text = path.with_suffix(".txt")
             caption = text.read_text(encoding="utf-8").strip() if text.exists() else ""
         except OSError as error:
             raise UserError(f"cannot read {error.filename or path}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"the caption in {path.with_suffix('.txt')} is not UTF-8 text") from error
+        except UnicodeDecodeError:
+            reason = f"the caption in {path.with_suffix('.txt')} is not UTF-8 text"
+            return BadSample(self._paths[index], "bad caption", reason)
         return Sample(self._paths[index], image, (caption,) if caption else ())
 
 

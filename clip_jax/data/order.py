@@ -3,6 +3,9 @@
 An epoch shuffles contiguous blocks of samples, groups them into windows, and shuffles samples inside each
 window. Whoever reads a whole window reads contiguous blocks, which is what a disk or a bucket is fast at; and any
 position is found without going through those before it, so resuming at a step needs no iterator state.
+
+Many hosts each read some rows of every batch. So that they too read contiguous blocks, the rows of the global batch are
+divided into lanes, as many however many hosts there are, and a block's samples go to the rows of one lane.
 """
 
 from dataclasses import dataclass
@@ -11,7 +14,17 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Int64
 
+from clip_jax.data.mixture import Share
 from clip_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """How samples are shuffled; see Order."""
+
+    block: int = 64
+    window: int = 64
+    lanes: int = 64
 
 
 @dataclass(frozen=True)
@@ -19,16 +32,21 @@ class Order:
     """An endless sequence of sample indices, each epoch of it a permutation of range(samples).
 
     `block` is the number of adjacent samples that stay together, `window` the number of blocks mixed with each
-    other: a larger window shuffles better, a larger block reads longer stretches.
+    other: a larger window shuffles better, a larger block reads longer stretches. `lanes` divide the rows of a batch of
+    `batch_size`. Of a mixture the sequence is one source's; `share` says where in the mixture its positions come.
     """
 
     samples: int
     seed: int
     block: int = 64
     window: int = 64
+    batch_size: int = 1
+    lanes: int = 1
+    share: Share | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("samples", 1), ("seed", 0), ("block", 1), ("window", 1)):
+        least_of = {"samples": 1, "seed": 0, "block": 1, "window": 1, "batch_size": 1, "lanes": 1}
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise UserError(f"{name} of the sample order is {getattr(self, name)}; it must be at least {least}")
 
@@ -44,6 +62,12 @@ class Order:
             parts.append(part)
             position += len(part)
         return np.concatenate(parts)
+
+    def window_end(self, position: int) -> int:
+        """The position at which the window ends that `position` lies in."""
+        epoch, place = divmod(position, self.samples)
+        index, offset = self._window_at(epoch, place)
+        return position - offset + len(_shuffled_window(self, epoch, index))
 
     def _window_at(self, epoch: int, place: int) -> tuple[int, int]:
         """The window that holds the epoch's position `place`, and the offset in it."""
@@ -86,7 +110,23 @@ def _shuffled_window(order: Order, epoch: int, index: int) -> Int64[np.ndarray, 
     blocks = blocks[index * order.window : (index + 1) * order.window]
     members = (blocks[:, None] * order.block + np.arange(order.block)).ravel()
     members = members[members < order.samples]
-    return members[_permutation(len(members), order.seed, (1, epoch, index))]
+    shuffled = _permutation(len(members), order.seed, (1, epoch, index))
+    if order.lanes == 1:
+        return members[shuffled]
+    first = epoch * order.samples + _window_start(order, epoch, index)
+    positions = np.arange(first, first + len(members))
+    places = positions if order.share is None else order.share.places(first, first + len(members))
+    lanes = places % order.batch_size * order.lanes // order.batch_size
+    arranged = np.empty_like(members)
+    arranged[np.lexsort((shuffled, lanes))] = members  # lane after lane takes the next blocks, and shuffles them
+    arranged.setflags(write=False)
+    return arranged
+
+
+def _window_start(order: Order, epoch: int, index: int) -> int:
+    """The epoch's position at which a window begins."""
+    missing = -order.samples % order.block if index > _short_window(order, epoch) else 0
+    return index * order.window * order.block - missing
 
 
 def _permutation(n: int, seed: int, stream: tuple[int, ...]) -> Int64[np.ndarray, " n"]:

@@ -1,151 +1,173 @@
-"""The tf.data pipeline: from a table of captioned images to batches of uint8 pixels and token ids.
+"""The tf.data pipeline: from tables of captioned images to batches of uint8 pixels and token ids.
 
-What a batch holds is a pure function of (table, seed, step): which samples, which of a sample's captions, which crop.
+What a batch holds is a pure function of (tables, seed, step): which samples, which of a sample's captions, which crop.
 There is no iterator state, so a run resumes by starting at a step, and every process reads its slice of the same
-global batch however many processes there are.
+global batch however many processes there are. A bad sample is replaced by another, by the same rule every time.
 """
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
-from clip_jax.data.order import Order, process_slice
-from clip_jax.data.table import Sample, Table
+from clip_jax.data.mixture import Mixture, Share
+from clip_jax.data.order import Order, Shuffle, process_slice
+from clip_jax.data.pixels import make_pixels, tensorflow
+from clip_jax.data.reader import CAUSES, Augmentation, Reader
+from clip_jax.data.table import BadSample, Cause, Table
 from clip_jax.errors import UserError
-from clip_jax.inputs.images import open_image
+from clip_jax.inputs.base_tokenizer import Tokenizer
 
-ASPECT_RATIOS = (3 / 4, 4 / 3)
 PREFETCH = 2
+LOCAL_READS, REMOTE_READS = 2, 4  # at a time
+SEED_STRIDE = 1_000_003  # so that tables of one size are not shuffled alike
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One process's share of a global batch; `digest` identifies the samples of the whole global batch."""
+    """One process's share of a global batch.
+
+    `digest` identifies the samples of the whole global batch; `bad` counts those of this share that were replaced.
+    """
 
     step: int
     pixels: UInt8[np.ndarray, "b size size 3"]
     tokens: Int32[np.ndarray, "b n"]
     digest: str
+    bad: Mapping[Cause, int]
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Batches of `table` for training. `crop_scale` is the range of the crop's area as a share of the image's."""
+    """Batches for training of the sources that `mixture` mixes, each with its reader."""
 
-    table: Table
-    order: Order
-    tokenize: Callable[[Sequence[str]], Int32[np.ndarray, "b n"]]
-    image_size: int
-    batch_size: int
-    crop_scale: tuple[float, float] = (0.9, 1.0)
-    process_index: int = 0
-    process_count: int = 1
+    readers: tuple[Reader, ...]
+    mixture: Mixture
+
+    @property
+    def examples(self) -> dict[Cause, BadSample]:
+        """The first bad sample of each cause so far."""
+        return {cause: bad for reader in self.readers for cause, bad in reader.examples.items()}
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
-        """The batches of steps [start_step, stop_step), decoded and cropped ahead in parallel.
+        """The batches of steps [start_step, stop_step), read, decoded and cropped ahead in parallel.
 
-        Raises UserError where a sample cannot be read, naming it.
+        Raises UserError where a table cannot be read any more, or has no sample that can be used.
         """
-        tf = _tensorflow()
+        tf = tensorflow()
         failures: list[UserError] = []  # TensorFlow turns exceptions into strings, so the original is kept here
-
-        def read(step: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        step, doubtful = start_step, False
+        iterator = self._iterator(tf, start_step, stop_step, failures)
+        while step < stop_step:
             try:
-                return self._read(int(step))
+                pixels, tokens, bad = next(iterator)
+            except tf.errors.OpError as error:
+                if failures:
+                    raise failures[0] from error
+                if doubtful:
+                    raise UserError(f"reading the data failed: {str(error).strip().splitlines()[0]}") from error
+                # A JPEG that looked whole is not. In this step alone, Pillow decodes all and says which.
+                iterator, doubtful = self._iterator(tf, step, step + 1, failures, trust_jpegs=False), True
+                continue
+            counts = Counter(CAUSES[cause] for cause in bad[bad >= 0].tolist())
+            yield Batch(step, pixels, tokens, self.digest(step), counts)
+            step += 1
+            if doubtful:
+                iterator, doubtful = self._iterator(tf, step, stop_step, failures), False
+
+    def digest(self, step: int) -> str:
+        """A digest of the keys of the global batch, the same on every process and for any number of them."""
+        return hashlib.blake2b("\n".join(self.keys(step)).encode(), digest_size=8).hexdigest()
+
+    def keys(self, step: int) -> list[str]:
+        """The keys of the global batch, bad samples not replaced."""
+        batch_size = self.readers[0].batch_size
+        sources = self.mixture.sources(step * batch_size, (step + 1) * batch_size)
+        keys = np.empty(batch_size, object)
+        for source, reader in enumerate(self.readers):
+            keys[sources == source] = reader.keys(step)
+        return keys.tolist()
+
+    def _iterator(
+        self, tf: Any, start_step: int, stop_step: int, failures: list[UserError], trust_jpegs: bool = True
+    ) -> Iterator[tuple[np.ndarray, ...]]:
+        """Pixels, tokens and what was bad, a batch at a time."""
+        size, (first, last) = self.readers[0].image_size, self.readers[0].rows
+        coloured = self.readers[0].augmentation.colours > 0
+
+        def load(data, branch, crop, flip, colours, tokens, bad):
+            pixels = make_pixels(tf, data, branch, crop, flip, colours if coloured else None, size)
+            return tf.ensure_shape(pixels, (size, size, 3)), tokens, bad
+
+        streams = [
+            self._stream(tf, reader, start_step, stop_step, failures, trust_jpegs).unbatch() for reader in self.readers
+        ]
+        samples = streams[0]
+        if len(streams) > 1:
+            choices = tf.data.Dataset.range(start_step, stop_step).map(
+                lambda step: tf.ensure_shape(tf.numpy_function(self._own_sources, [step], tf.int64), (None,))
+            )
+            samples = tf.data.Dataset.choose_from_datasets(streams, choices.unbatch(), stop_on_empty_dataset=False)
+        batches = samples.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(last - first, drop_remainder=True)
+        options = tf.data.Options()
+        options.deterministic = True
+        return batches.prefetch(PREFETCH).with_options(options).as_numpy_iterator()
+
+    def _stream(
+        self, tf: Any, reader: Reader, start_step: int, stop_step: int, failures: list[UserError], trust_jpegs: bool
+    ) -> Any:
+        """The samples of one source before their pixels are made, as many at once as are read at once."""
+
+        def read(start: np.int64, stop: np.int64) -> tuple[np.ndarray, ...]:
+            try:
+                return reader.read(int(start), int(stop), trust_jpegs)
             except UserError as error:
                 failures.append(error)
                 raise
 
-        def load(image, tokens, position):
-            pixels = tf.cond(_is_jpeg(tf, image), lambda: _decode_jpeg(tf, image), lambda: _decode_other(tf, image))
-            return _random_crop(tf, pixels, self.image_size, self.crop_scale, (self.order.seed, position)), tokens
+        types = (tf.string, tf.int32, tf.int32, tf.bool, tf.float32, tf.int32, tf.int8)
+        shapes = ((None,), (None,), (None, 4), (None,), (None, 3), (None, None), (None,))
 
-        local = self.batch_size // self.process_count
-        signature = (tf.string, tf.int32, tf.int64)
-        steps = tf.data.Dataset.range(start_step, stop_step)
-        samples = steps.map(lambda step: tf.numpy_function(read, [step], signature), num_parallel_calls=2).unbatch()
-        batches = samples.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(local, drop_remainder=True)
-        options = tf.data.Options()
-        options.deterministic = True
-        iterator = batches.prefetch(PREFETCH).with_options(options).as_numpy_iterator()
-        for step in range(start_step, stop_step):
-            try:
-                pixels, tokens = next(iterator)
-            except tf.errors.OpError as error:
-                raise (failures[0] if failures else self._blame(step, error)) from error
-            yield Batch(step, pixels, tokens, self.digest(step))
+        def call(start, stop):
+            parts = tf.numpy_function(read, [start, stop], types)
+            return tuple(tf.ensure_shape(part, shape) for part, shape in zip(parts, shapes, strict=True))
 
-    def _blame(self, step: int, error: Exception) -> UserError:
-        """Says which image of a step cannot be decoded; a pipeline reads ahead, so it may be in one of the next."""
-        for ahead in range(step, step + PREFETCH + 3):
-            start, stop = process_slice(ahead, self.batch_size, self.process_index, self.process_count)
-            for sample in self.table.read(self.order.indices(start, stop)):
-                try:
-                    open_image(sample.image)
-                except UserError as reason:
-                    return UserError(f"sample {sample.key}: {reason}")
-        return UserError(f"reading the data failed: {str(error).strip().splitlines()[0]}")
+        position = tf.TensorSpec((), tf.int64)
+        spans = tf.data.Dataset.from_generator(
+            lambda: reader.spans(start_step, stop_step), output_signature=(position, position)
+        )
+        return spans.map(call, num_parallel_calls=REMOTE_READS if reader.table.is_remote else LOCAL_READS)
 
-    def digest(self, step: int) -> str:
-        """A digest of the keys of the global batch, the same on every process and for any number of them."""
-        indices = self.order.indices(step * self.batch_size, (step + 1) * self.batch_size)
-        keys = "\n".join(self.table.keys(indices))
-        return hashlib.blake2b(keys.encode(), digest_size=8).hexdigest()
-
-    def _read(self, step: int) -> tuple[np.ndarray, Int32[np.ndarray, "b n"], Int64[np.ndarray, " b"]]:
-        start, stop = process_slice(step, self.batch_size, self.process_index, self.process_count)
-        positions = np.arange(start, stop, dtype=np.int64)
-        samples = self.table.read(self.order.indices(start, stop))
-        captions = [self._caption(sample, int(at)) for sample, at in zip(samples, positions, strict=True)]
-        return np.array([sample.image for sample in samples], object), self.tokenize(captions), positions
-
-    def _caption(self, sample: Sample, position: int) -> str:
-        """One of the sample's captions, chosen anew each time the sample comes by."""
-        if not sample.captions:
-            raise UserError(f"sample {sample.key} has no caption; training needs one for every image")
-        chosen = np.random.Philox(np.random.SeedSequence(self.order.seed, spawn_key=(2, position))).random_raw()
-        return sample.captions[int(chosen) % len(sample.captions)]
+    def _own_sources(self, step: np.int64) -> Int64[np.ndarray, " b"]:
+        reader = self.readers[0]
+        start = int(step) * reader.batch_size
+        return self.mixture.sources(start + reader.rows[0], start + reader.rows[1])
 
 
-def _tensorflow():
-    # Both silence what TensorFlow says of its build when imported; nothing here uses the kernels that are switched off.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    import tensorflow as tf
+def make_pipeline(
+    tables: Sequence[tuple[Table, float]],
+    tokenize: Tokenizer,
+    image_size: int,
+    batch_size: int,
+    seed: int,
+    shuffle: Shuffle,
+    augmentation: Augmentation,
+    part: tuple[int, int] = (0, 1),
+) -> Pipeline:
+    """The pipeline of tables, each with its weight, for `part` (index, count) of every batch.
 
-    tf.config.set_visible_devices([], "GPU")  # it would take the memory that JAX needs
-    return tf
-
-
-def _is_jpeg(tf, image):
-    return tf.equal(tf.strings.substr(image, 0, 3), b"\xff\xd8\xff")
-
-
-def _decode_jpeg(tf, image):
-    return tf.io.decode_jpeg(image, channels=3, dct_method="INTEGER_ACCURATE")
-
-
-def _decode_other(tf, image):
-    """PNG, WebP and the rest through Pillow, which knows palettes, transparency and 16-bit greys."""
-    pixels = tf.numpy_function(lambda data: np.asarray(open_image(data)), [image], tf.uint8)
-    return tf.ensure_shape(pixels, (None, None, 3))
-
-
-def _random_crop(tf, pixels, size: int, scale: tuple[float, float], seed):
-    """A random part of the image, resized without aliasing to a square of `size` pixels."""
-    corner, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-        tf.shape(pixels),
-        bounding_boxes=tf.zeros((1, 0, 4)),
-        seed=seed,
-        min_object_covered=0.0,
-        aspect_ratio_range=ASPECT_RATIOS,
-        area_range=scale,
-        use_image_if_no_bounding_boxes=True,
-    )
-    cropped = tf.ensure_shape(tf.slice(pixels, corner, extent), (None, None, 3))
-    resized = tf.image.resize(cropped, (size, size), method="bicubic", antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+    Raises UserError where the batch does not divide among the parts, or a table's weight is nearly nothing.
+    """
+    mixture = Mixture.of_weights([weight for _, weight in tables], seed)
+    readers = []
+    for source, (table, _) in enumerate(tables):
+        share = Share(mixture, source)
+        own_seed = seed + SEED_STRIDE * source
+        order = Order(len(table), own_seed, shuffle.block, shuffle.window, batch_size, shuffle.lanes, share)
+        rows = process_slice(0, batch_size, *part)
+        readers.append(Reader(table, order, share, tokenize, image_size, batch_size, rows, augmentation))
+    return Pipeline(tuple(readers), mixture)

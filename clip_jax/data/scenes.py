@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from clip_jax.data.drawing import BACKGROUNDS, COLOURS, SHAPES, Sprite, draw
-from clip_jax.data.table import Sample
+from clip_jax.data.table import BadSample, Sample
 from clip_jax.errors import UserError
 from clip_jax.schema import nearest
 
@@ -154,6 +154,14 @@ class ScenesTable:
             numbers[name] = int(text)
         return ScenesTable(split, numbers["images"], numbers["seed"], numbers["size"])  # pyright: ignore[reportArgumentType]
 
+    @property
+    def parts(self) -> dict[str, int]:
+        return {self.split: self.images}
+
+    @property
+    def is_remote(self) -> bool:
+        return False
+
     def __len__(self) -> int:
         return self.images
 
@@ -175,7 +183,7 @@ class ScenesTable:
             return scene(rng, self.combinations)
         return scene(rng, [self.combinations[self._label(index)]], kind="one")
 
-    def read(self, indices: Sequence[int] | np.ndarray) -> list[Sample]:
+    def read(self, indices: Sequence[int] | np.ndarray) -> list[Sample | BadSample]:
         return [self._sample(int(index)) for index in indices]
 
     def _label(self, index: int) -> int:

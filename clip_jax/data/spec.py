@@ -1,21 +1,29 @@
 """The grammar that names data everywhere: KIND:LOCATION[?key=value&...], or a bare path."""
 
-import glob
 import os
-import re
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
-from clip_jax.data.folder import FolderTable
+from clip_jax.data import files
+from clip_jax.data.patterns import expand
 from clip_jax.data.table import Table
-from clip_jax.data.tar import TarTable
 from clip_jax.errors import UserError
 from clip_jax.schema import nearest
 
-SUPPORTED = ("tar", "folder", "scenes")
-PLANNED = ("tfds", "arrayrecord", "tfrecord", "csv", "synthetic")
-OPTIONS = {"tar": ("captions",), "folder": (), "scenes": ("images", "seed", "size")}
+_EXAMPLE = ("image", "captions", "label")
+OPTIONS = {
+    "tar": ("captions",),
+    "folder": (),
+    "csv": ("image", "caption", "separator"),
+    "tfrecord": _EXAMPLE,
+    "arrayrecord": _EXAMPLE,
+    "tfds": ("split", "data_dir", *_EXAMPLE),
+    "scenes": ("images", "seed", "size"),
+    "synthetic": ("size", "seed"),
+}
+"""The options of each kind of data."""
+REMOTE = ("tar", "csv", "tfrecord")  # kinds whose location may be a URL
+FILES = {"tar": "*.tar", "tfrecord": "*.tfrecord*", "arrayrecord": "*.array*record*"}  # in a folder, of each kind
 
 
 @dataclass(frozen=True)
@@ -30,26 +38,26 @@ class Spec:
 def parse_spec(text: str) -> Spec:
     """The parts of a data spec such as `tar:data/{00000..00012}.tar?captions=captions` or `folder:pets`.
 
-    A bare path is recognised by what it holds: a name or pattern that ends in .tar and a folder with tars in it are
-    `tar`, any other folder is `folder`. Raises UserError for what is not in the grammar.
+    A bare path or URL is recognised by its name (.tar, .csv, .tsv, .tfrecord), a folder by what it holds: tars, or
+    images. Raises UserError for what is not in the grammar.
     """
     rest, question, option_text = text.partition("?")
     kind, colon, location = rest.partition(":")
-    if location.startswith("//") or "://" in location:
-        raise UserError(f"'{text}' is remote; data is read from local paths, so copy or mount it")
-    if not colon or "/" in kind:
+    if not colon or "/" in kind or location.startswith(("//", ":")):
         kind, location = _recognise(rest), rest
-    elif kind in PLANNED:
-        raise UserError(f"data of kind '{kind}' is not supported yet; supported are {', '.join(SUPPORTED)}")
-    elif kind not in SUPPORTED:
-        raise UserError(f"there is no data of kind '{kind}'; {nearest(kind, SUPPORTED + PLANNED)}")
+    elif kind not in OPTIONS:
+        raise UserError(f"there is no data of kind '{kind}'; {nearest(kind, OPTIONS)}")
     if not location:
         raise UserError(f"the data spec '{text}' has no location; KIND:LOCATION[?key=value&...] would be one")
+    if files.is_remote(location) and kind not in REMOTE:
+        raise UserError(f"'{text}' is remote; data of kinds {', '.join(REMOTE)} may be, so copy or mount it")
     options = _parse_options(option_text, text) if question else ()
-    for key, _ in options:
+    for key, value in options:
         if key not in OPTIONS[kind]:
             hint = nearest(key, OPTIONS[kind]) if OPTIONS[kind] else "it takes none"
             raise UserError(f"data of kind '{kind}' has no option '{key}'; {hint}")
+        if not value:
+            raise UserError(f"the option '{key}' in the data spec '{text}' is empty; give it a value, or leave it out")
     return Spec(kind, location, options)
 
 
@@ -57,66 +65,61 @@ def open_table(text: str) -> Table:
     """The table that a data spec names. Raises UserError where the spec or the data is at fault."""
     spec = parse_spec(text)
     options = dict(spec.options)
+    place = os.path.expanduser(spec.location)
+    # Each kind is imported where it is opened: some need packages that are not installed everywhere.
     match spec.kind:
         case "tar":
-            return TarTable(expand(spec.location), options.get("captions"))
+            from clip_jax.data.tar import TarTable
+
+            return TarTable(expand(place, FILES["tar"]), options.get("captions"))
         case "folder":
-            return FolderTable(os.path.expanduser(spec.location))
+            from clip_jax.data.folder import FolderTable
+
+            return FolderTable(place)
+        case "csv":
+            from clip_jax.data.csv_file import CsvTable
+
+            return CsvTable(place, **options)
+        case "tfrecord":
+            from clip_jax.data.tfrecord import open_tfrecord
+
+            return open_tfrecord(expand(place, FILES["tfrecord"]), **options)
+        case "arrayrecord":
+            from clip_jax.data.arrayrecord import open_arrayrecord
+
+            return open_arrayrecord(expand(place, FILES["arrayrecord"]), **options)
+        case "tfds":
+            from clip_jax.data.tfds import open_tfds
+
+            return open_tfds(spec.location, **options)
         case "scenes":
             from clip_jax.data.scenes import ScenesTable
 
             return ScenesTable.from_options(spec.location, options)
+        case "synthetic":
+            from clip_jax.data.synthetic import SyntheticTable
+
+            return SyntheticTable.from_options(spec.location, options)
         case kind:
             raise AssertionError(f"parse_spec let the kind {kind} through")
 
 
-def expand(location: str) -> list[str]:
-    """The tar files that a location names: a file, a folder of tars (sorted), or a pattern of braces and globs.
-
-    `{00000..00012}` and `{train,test}` stand for each of their values in order and `*` for every match in sorted
-    order, as in a shell. Raises UserError where a name or a pattern matches no file.
-    """
-    paths = []
-    for pattern in expand_braces(os.path.expanduser(location)):
-        if os.path.isdir(pattern):
-            pattern = os.path.join(glob.escape(pattern), "*.tar")
-        found = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern))
-        if not found:
-            origin = f" (of {location})" if pattern != location else ""
-            raise UserError(f"no file matches {pattern}{origin}; give tars, a folder of tars, or a pattern of them")
-        paths += found
-    return paths
-
-
-def expand_braces(pattern: str) -> list[str]:
-    """Every string that a pattern of `{a..b}` ranges and `{x,y}` lists stands for; braces do not nest."""
-    parts = re.split(r"(\{[^{}]*\})", pattern)
-    return ["".join(choice) for choice in product(*map(_alternatives, parts))]
-
-
-def _alternatives(part: str) -> list[str]:
-    bounds = re.fullmatch(r"\{(\d+)\.\.(\d+)\}", part)
-    if bounds:
-        first, last = bounds.groups()
-        padded = any(len(bound) > 1 and bound.startswith("0") for bound in (first, last))
-        width = max(len(first), len(last)) if padded else 0
-        step = 1 if int(first) <= int(last) else -1
-        return [f"{number:0{width}d}" for number in range(int(first), int(last) + step, step)]
-    if part.startswith("{") and "," in part:
-        return part[1:-1].split(",")
-    return [part]
-
-
 def _recognise(path: str) -> str:
-    """The kind of data behind a bare path."""
+    """The kind of data behind a bare path or URL."""
+    name = path.rstrip("/").rsplit("/", 1)[-1]
+    for ending, kind in ((".tar", "tar"), (".csv", "csv"), (".tsv", "csv")):
+        if name.endswith(ending):
+            return kind
+    if ".tfrecord" in name:
+        return "tfrecord"
+    if files.is_remote(path):
+        raise UserError(f"{path} is of an unknown kind; name it as in tar:{path}")
     place = Path(path).expanduser()
-    if path.endswith(".tar"):
-        return "tar"
     if place.is_dir():
         return "tar" if any(place.glob("*.tar")) else "folder"
     if place.exists():
         raise UserError(f"{path} is neither a tar nor a folder; name its kind as in KIND:{path}")
-    raise UserError(f"there is no file or folder {path}; a path or KIND:LOCATION ({', '.join(SUPPORTED)}) would do")
+    raise UserError(f"there is no file or folder {path}; a path or KIND:LOCATION ({', '.join(OPTIONS)}) would do")
 
 
 def _parse_options(option_text: str, spec: str) -> tuple[tuple[str, str], ...]:

@@ -1,16 +1,21 @@
 """What every source of captioned images is: a table of samples with random access and no iterator state."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
 
+from clip_jax.data import files
 from clip_jax.errors import UserError
 
 Indices: TypeAlias = Sequence[int] | Int[np.ndarray, " b"]
+Cause: TypeAlias = Literal[
+    "no image", "bad image", "too many pixels", "no caption", "bad caption", "bad label", "cut short"
+]
+"""Why a sample cannot be used; `cut short` where its file ends before it."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +32,28 @@ class Sample:
     label: int | None = None
 
 
+@dataclass(frozen=True)
+class BadSample:
+    """What stands in a sample's place where it cannot be used; `reason` is a sentence without its key."""
+
+    key: str
+    cause: Cause
+    reason: str
+
+
 @runtime_checkable
 class Table(Protocol):
     """Samples 0 to len-1, readable in any order and from several threads at once."""
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """The files (shards, say) that the samples come from, and how many each holds, in the table's order."""
+        ...
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether every read is a request to another machine, so that few and long ones are better."""
+        ...
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -42,9 +66,20 @@ class Table(Protocol):
         """The keys of the samples at `indices`, without reading the samples."""
         ...
 
-    def read(self, indices: Indices) -> list[Sample]:
-        """The samples at `indices`, in that order. Raises UserError where one cannot be read."""
+    def read(self, indices: Indices) -> list[Sample | BadSample]:
+        """The samples at `indices`, in that order; images are not decoded yet.
+
+        Raises UserError where the source itself fails: a file that has gone, a disk that answers no more.
+        """
         ...
+
+
+def usable(samples: Sequence[Sample | BadSample]) -> list[Sample]:
+    """All of them. Raises UserError, naming the sample, where one is bad."""
+    for sample in samples:
+        if isinstance(sample, BadSample):
+            raise UserError(f"sample {sample.key}: {sample.reason}")
+    return [sample for sample in samples if isinstance(sample, Sample)]
 
 
 def check_indices(indices: Indices, samples: int) -> Int[np.ndarray, " b"]:
@@ -55,11 +90,28 @@ def check_indices(indices: Indices, samples: int) -> Int[np.ndarray, " b"]:
     return array
 
 
-def read_class_names(path: Path) -> tuple[str, ...]:
+def locate(indices: Indices, part_sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """The part that holds each index, and its row there. Raises IndexError where one is outside all."""
+    ends = np.cumsum(part_sizes, dtype=np.int64)
+    array = check_indices(indices, int(ends[-1]))
+    parts = np.searchsorted(ends, array, side="right")
+    starts = np.concatenate([[0], ends])[parts]
+    return list(zip(parts.tolist(), (array - starts).tolist(), strict=True))
+
+
+def read_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """The names in a file of one class name a line. Raises UserError where it cannot be read."""
     try:
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8").strip().splitlines())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        return tuple(line.strip() for line in files.read_file(os.fspath(path)).decode().strip().splitlines())
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text; one class name a line would be") from error
+
+
+def class_names_near(path: str) -> tuple[str, ...]:
+    """The names in `classnames.txt` beside a file or one folder above; none where there is no such file."""
+    folder = os.path.dirname(path if files.is_remote(path) else os.path.abspath(path))
+    for place in (folder, os.path.dirname(folder)):
+        name = f"{place.rstrip('/')}/classnames.txt"
+        if not place.endswith(":") and files.kind(name) == "file":
+            return read_class_names(name)
+    return ()

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int
 from tqdm import tqdm
 
 from clip_jax.clip import PROGRESS_AFTER_SECONDS, Clip, check_labels
-from clip_jax.data.table import Sample, Table
+from clip_jax.data.table import Sample, Table, usable
 from clip_jax.errors import UserError
 
 Embedded: TypeAlias = tuple[Float32[np.ndarray, "b k"], Int[np.ndarray, " b"]]
@@ -120,7 +120,7 @@ def embed_table(clip: Clip, table: Table, batch_size: int = 64) -> Embedded:
 
 def _batches(table: Table, batch_size: int) -> Iterator[list[Sample]]:
     for start in range(0, len(table), batch_size):
-        yield table.read(range(start, min(start + batch_size, len(table))))
+        yield usable(table.read(range(start, min(start + batch_size, len(table)))))
 
 
 def _label(sample: Sample) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from clip_jax.data.scenes import COMBINATIONS, TEMPLATES, class_name
 from clip_jax.data.spec import open_table
-from clip_jax.data.table import Table
+from clip_jax.data.table import Table, usable
 from clip_jax.evaluation.linear_probe import linear_probe
 from clip_jax.evaluation.report import DemoResults, write_report
 from clip_jax.evaluation.zero_shot import classify_table, embed_table
@@ -54,7 +54,7 @@ def run_demo(workdir: Path) -> DemoFigures:
     probe_top1 = linear_probe(*embed_table(clip, probe_table), embeddings, truth, len(table.class_names))
 
     classifier = clip.class_embeddings(table.class_names, TEMPLATES)
-    samples = table.read(range(len(table)))
+    samples = usable(table.read(range(len(table))))
     shown = _one_of_each(truth, SHOWN_SIMILARITIES)
     captions = [samples[i].captions[-1] for i in shown]
     report = workdir / "report.html"
@@ -98,7 +98,7 @@ def _seconds_spent(workdir: Path) -> float:
 
 def _training_samples(folder: Path):
     table: Table = open_table(f"tar:{folder}/train?captions=captions")
-    return table.read(range(min(SHOWN_TRAINING_SAMPLES, len(table))))
+    return usable(table.read(range(min(SHOWN_TRAINING_SAMPLES, len(table)))))
 
 
 def _one_of_each(truth: np.ndarray, count: int) -> list[int]:

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from clip_jax.data.folder import FolderTable
+from clip_jax.data.table import BadSample, Table, usable
 from clip_jax.errors import UserError
 
 
@@ -19,10 +20,12 @@ def test_a_folder_per_class(tmp_path):
     for name in ("dog/notes.txt", "dog/.hidden.jpg", ".git/x.jpg", "dog/.cache/x.jpg", "README.md", "dog/jpg"):
         put(tmp_path, name)
     table = FolderTable(tmp_path)
+    assert isinstance(table, Table)
+    assert table.parts == {f"{tmp_path}/Ant": 1, f"{tmp_path}/dog": 4, f"{tmp_path}/tabby_cat": 1}
     assert table.class_names == ("Ant", "dog", "tabby_cat")
     keys = ["Ant/d.webp", "dog/a.PNG", "dog/b.jpg", "dog/e.bmp", "dog/f.gif", "tabby_cat/deep/er/c.JPeG"]
     assert table.keys(range(len(table))) == keys
-    samples = table.read(range(len(table)))
+    samples = usable(table.read(range(len(table))))
     assert [s.key for s in samples] == keys
     assert [s.image.decode() for s in samples] == [f"content of {key}" for key in keys]
     assert [s.label for s in samples] == [0, 1, 1, 1, 1, 2]
@@ -36,7 +39,7 @@ def test_an_empty_class_keeps_its_label(tmp_path):
     put(tmp_path, "c/1.jpg")
     table = FolderTable(tmp_path)
     assert table.class_names == ("a", "b", "c")
-    assert [s.label for s in table.read([0, 1])] == [0, 2]
+    assert [s.label for s in usable(table.read([0, 1]))] == [0, 2]
 
 
 def test_class_folders_may_be_links(tmp_path):
@@ -67,7 +70,8 @@ def test_images_with_captions_beside(tmp_path):
     (tmp_path / "empty_folder").mkdir()
     table = FolderTable(tmp_path)
     assert table.class_names == ()
-    samples = table.read(range(4))
+    assert table.parts == {str(tmp_path): 4}
+    samples = usable(table.read(range(4)))
     assert [s.key for s in samples] == ["a.v2.JPG", "b.png", "c.jpg", "d.jpg"]
     assert [s.captions for s in samples] == [("eine Größe",), ("two\nlines",), (), ()]
     assert {s.label for s in samples} == {None}
@@ -93,16 +97,19 @@ def test_refuses_what_is_no_table(tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_refuses_unreadable_samples(tmp_path):
+def test_unreadable_samples(tmp_path):
     put(tmp_path, "a.jpg", b"")
     put(tmp_path, "b.jpg")
     put(tmp_path, "b.txt", b"\xff\xfe")
     put(tmp_path, "c.jpg")
     table = FolderTable(tmp_path)
     (tmp_path / "c.jpg").unlink()
-    for index, message in ((0, r"a\.jpg is an empty file"), (1, r"b\.txt is not UTF-8"), (2, r"c\.jpg: No such file")):
-        with pytest.raises(UserError, match=message):
-            table.read([index])
+    assert table.read([1, 0]) == [
+        BadSample("b.jpg", "bad caption", f"the caption in {tmp_path}/b.txt is not UTF-8 text"),
+        BadSample("a.jpg", "no image", f"{tmp_path}/a.jpg is an empty file"),
+    ]
+    with pytest.raises(UserError, match=r"c\.jpg: No such file"):
+        table.read([2])
     for index in (-1, 3):
         with pytest.raises(IndexError):
             table.read([index])

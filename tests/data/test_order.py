@@ -115,3 +115,31 @@ def test_slices_of_all_processes_are_the_global_batch(processes):
 def test_refuses_a_batch_that_does_not_divide(batch, hint):
     with pytest.raises(UserError, match=hint):
         process_slice(0, batch, 0, 4)
+
+
+@pytest.mark.parametrize(("samples", "batch_size", "lanes"), [(4096, 64, 8), (1003, 24, 5), (100, 256, 16)])
+def test_lanes_read_blocks(samples, batch_size, lanes):
+    """Every epoch is still a permutation, and the rows of a lane take few blocks of a window, nearly whole."""
+    block, window = 8, 16
+    order = Order(samples, 5, block, window, batch_size, lanes)
+    for epoch in range(2):
+        indices = order.indices(epoch * samples, (epoch + 1) * samples)
+        np.testing.assert_array_equal(np.sort(indices), np.arange(samples))
+    position, epoch_end = samples, 2 * samples
+    while position < epoch_end:
+        stop = order.window_end(position)
+        indices = order.indices(position, stop)
+        rows = np.arange(position, stop) % batch_size
+        for lane in range(lanes):
+            own = indices[rows * lanes // batch_size == lane]
+            assert len(set((own // block).tolist())) <= len(own) / block + 2
+        position = stop
+    assert position == epoch_end
+
+
+def test_a_host_of_eight_reads_an_eighth_of_the_blocks():
+    order = Order(64 * 64 * 4, 0, block=64, window=64, batch_size=512, lanes=64)
+    indices = order.indices(0, 64 * 64)
+    mine = indices[np.arange(64 * 64) % 512 < 64]
+    assert len(mine) == 512
+    assert len(set((mine // 64).tolist())) == 8

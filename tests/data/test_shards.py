@@ -9,6 +9,7 @@ import pytest
 
 from clip_jax.data import shards as shards_module
 from clip_jax.data.shards import Record, write_tar_shards
+from clip_jax.data.table import usable
 from clip_jax.data.tar import TarTable
 from clip_jax.errors import UserError
 
@@ -42,11 +43,11 @@ def test_shards_hold_what_was_given(tmp_path):
 def test_the_table_reads_them_back(tmp_path):
     write_tar_shards(records(10), tmp_path / "out", samples_per_shard=4)
     shards = sorted((tmp_path / "out").glob("*.tar"))
-    samples = TarTable(shards, captions="captions").read(range(10))
+    samples = usable(TarTable(shards, captions="captions").read(range(10)))
     for sample, record in zip(samples, records(10), strict=True):
         assert sample.key.split("/")[1] == record.key
         assert (sample.image, sample.captions, sample.label) == (record.image, record.captions, record.label)
-    firsts = [s.captions for s in TarTable(shards).read(range(10))]
+    firsts = [s.captions for s in usable(TarTable(shards).read(range(10)))]
     assert firsts == [record.captions[:1] for record in records(10)]
 
 

@@ -6,14 +6,25 @@ import json
 import os
 import tarfile
 import threading
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from clip_jax.data import tar as tar_module
+from clip_jax.data import index_file, ranges, tar_index
+from clip_jax.data.table import BadSample, Sample, Table, usable
 from clip_jax.data.tar import TarTable
 from clip_jax.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch) -> Path:
+    """The user's cache, which must stay empty where an index fits beside its shard."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
 
 
 def write_tar(path: Path, members: list[tuple[str, bytes]], form: int = tarfile.PAX_FORMAT) -> Path:
@@ -31,7 +42,11 @@ def image(seed: int, size: int = 3000) -> bytes:
     return np.random.default_rng(seed).bytes(size)
 
 
-def read_all(table: TarTable):
+def read_all(table: TarTable) -> list[Sample]:
+    return usable(table.read(range(len(table))))
+
+
+def read_good_and_bad(table: TarTable) -> list[Any]:
     return table.read(range(len(table)))
 
 
@@ -47,6 +62,9 @@ def test_reads_images_and_captions_of_several_shards(tmp_path):
     ]
     table = TarTable(shards)
     assert len(table) == 12
+    assert isinstance(table, Table)
+    assert table.parts == {str(shard): n for shard, n in zip(shards, (4, 1, 7), strict=True)}
+    assert not table.is_remote
     assert table.class_names == ()
     for number, sample in enumerate(read_all(table)):
         shard = 0 if number < 4 else 1 if number < 5 else 2
@@ -61,7 +79,7 @@ def test_read_keeps_the_order_asked_for_and_repeats(tmp_path):
     table = TarTable(shards)
     wanted = [9, 0, 4, 4, 7, 2, 9]
     for indices in (wanted, np.array(wanted), np.array(wanted, np.int32)):
-        assert [s.captions[0] for s in table.read(indices)] == [f"caption {i}" for i in wanted]
+        assert [s.captions[0] for s in usable(table.read(indices))] == [f"caption {i}" for i in wanted]
         assert table.keys(indices) == [s.key for s in table.read(indices)]
     assert table.read([]) == []
 
@@ -178,24 +196,44 @@ def test_captions_from_json(tmp_path, value, expected):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"captions": ["x"]}', "sample 'a/1' has no field 'caption'; did you mean 'captions'"),
-        (b'{"caption": 3}', "field 'caption' of sample 'a/1' must be a string or a list"),
-        (b'{"caption": ["x", 3]}', "field 'caption' of sample 'a/1' must be a string or a list"),
-        (b"[1]", "sample 'a/1' has no field 'caption'"),
-        (b"{", "sample 'a/1' has no readable .json"),
-        (b"", "sample 'a/1' has no readable .json"),
+        (b'{"captions": ["x"]}', "its .json has no field 'caption'; did you mean 'captions'"),
+        (b'{"caption": 3}', "the field 'caption' of its .json must be a string or a list of strings"),
+        (b'{"caption": ["x", 3]}', "the field 'caption' of its .json must be a string or a list of strings"),
+        (b"[1]", "its .json has no field 'caption'"),
+        (b"{", "its .json is not readable JSON"),
+        (b'{"caption": "\xff"}', "its .json is not readable JSON"),
+        (b"[" * 100_000, "its .json is not readable JSON"),
+        (b'{"caption": "a \\ud83d"}', "half a surrogate pair"),
+        (b"", "there is no .json to take captions='caption' from"),
+        (None, "there is no .json to take captions='caption' from"),
     ],
 )
-def test_refuses_wrong_json(tmp_path, content, message):
-    table = TarTable([write_tar(tmp_path / "a.tar", [("1.jpg", image(0)), ("1.json", content)])], captions="caption")
-    with pytest.raises(UserError, match=message):
-        table.read([0])
+def test_a_sample_with_wrong_json_is_bad(tmp_path, content, message):
+    members = [("1.jpg", image(0)), *([("1.json", content)] if content is not None else [])]
+    good = [("2.jpg", image(1)), ("2.json", b'{"caption": "x"}')]
+    bad, other = read_good_and_bad(TarTable([write_tar(tmp_path / "a.tar", members + good)], captions="caption"))
+    assert isinstance(bad, BadSample)
+    assert (bad.key, bad.cause) == ("a/1", "bad caption")
+    assert message in bad.reason
+    assert "\n" not in bad.reason
+    assert other == Sample("a/2", image(1), ("x",))
 
 
-def test_refuses_a_caption_that_is_not_text(tmp_path):
+def test_captions_of_several_fields(tmp_path):
+    content = json.dumps({"a": "one", "b": ["two", "three"], "c": "not this"}).encode()
+    shard = write_tar(tmp_path / "a.tar", [("1.jpg", image(0)), ("1.json", content)])
+    assert read_all(TarTable([shard], captions="b,a"))[0].captions == ("two", "three", "one")
+    assert read_good_and_bad(TarTable([shard], captions="a,d")) == [
+        BadSample("a/1", "bad caption", "its .json has no field 'd'; valid are a, b, c")
+    ]
+    for wrong in ("a,,b", "", ","):
+        with pytest.raises(UserError, match=r"is not a field of the \.json"):
+            TarTable([shard], captions=wrong)
+
+
+def test_a_caption_that_is_not_text_makes_a_sample_bad(tmp_path):
     table = TarTable([write_tar(tmp_path / "a.tar", [("1.jpg", image(0)), ("1.txt", b"\xff\xfe")])])
-    with pytest.raises(UserError, match="sample 'a/1' is not UTF-8"):
-        table.read([0])
+    assert table.read([0]) == [BadSample("a/1", "bad caption", "its .txt is not UTF-8 text")]
 
 
 @pytest.mark.parametrize("place", ["test/classnames.txt", "classnames.txt"])
@@ -208,20 +246,24 @@ def test_labels_and_class_names(tmp_path, place):
     assert [s.label for s in read_all(table)] == [2, 0, None]
 
 
-def test_refuses_labels_that_are_wrong(tmp_path):
-    shard = write_tar(tmp_path / "a.tar", [("x.jpg", image(0)), ("x.cls", b"2")])
+def test_labels_that_are_wrong_make_samples_bad(tmp_path):
+    contents = [b"2", b"cat", b"-1", b"", b"1.5", b"9" * 10, "\u0663".encode(), b"1"]
+    files = [((f"{n}.jpg", image(n)), (f"{n}.cls", content)) for n, content in enumerate(contents)]
+    shard = write_tar(tmp_path / "a.tar", [file for pair in files for file in pair])
     (tmp_path / "classnames.txt").write_text("cat\ndog\n")
-    with pytest.raises(UserError, match=r"sample 'a/x' has label 2, but classnames.txt names classes 0 to 1"):
-        TarTable([shard])
-    for content in (b"cat", b"-1", b"", b"1.5"):
-        with pytest.raises(UserError, match=r"the label x\.cls in .* must be a class index"):
-            TarTable([write_tar(shard, [("x.jpg", image(0)), ("x.cls", content)])])
+    *bad, good = read_good_and_bad(TarTable([shard]))
+    assert good.label == 1
+    assert {sample.cause for sample in bad} == {"bad label"}
+    assert bad[0].reason == "its label is 2, but classnames.txt names classes 0 to 1"
+    assert {sample.reason for sample in bad[1:]} == {"its .cls is not a class index, a natural number"}
 
 
 @pytest.mark.parametrize("members", [[("x.txt", b"text")], [("x.jpg", b""), ("x.txt", b"text")]])
-def test_refuses_a_sample_without_image(tmp_path, members):
-    with pytest.raises(UserError, match="sample 'a/x' has no image"):
-        TarTable([write_tar(tmp_path / "a.tar", members)])
+def test_a_sample_without_image_is_bad(tmp_path, members):
+    table = TarTable([write_tar(tmp_path / "a.tar", [*members, ("y.jpg", image(0))])])
+    bad, good = read_good_and_bad(table)
+    assert (bad.key, bad.cause) == ("a/x", "no image")
+    assert good.image == image(0)
 
 
 def test_refuses_what_is_no_table(tmp_path):
@@ -230,8 +272,8 @@ def test_refuses_what_is_no_table(tmp_path):
     for shards, message in (
         ([], "no tar shards"),
         ([shard, shard], "more than once"),
-        ([tmp_path / "missing.tar"], "cannot read the shard .*missing.tar: No such file"),
-        ([tmp_path], "cannot read the shard .*: Is a directory"),
+        ([tmp_path / "missing.tar"], "cannot read .*missing.tar: No such file"),
+        ([tmp_path], "cannot read .*: Is a directory"),
         ([empty], "no samples"),
         ([write_tar(tmp_path / "arrays.tar", [("x.npy", b"123")])], "no samples"),
     ):
@@ -240,22 +282,58 @@ def test_refuses_what_is_no_table(tmp_path):
     assert len(TarTable([empty, shard])) == 2
 
 
-def test_refuses_a_tar_cut_anywhere(tmp_path):
-    whole = simple_shard(tmp_path / "whole.tar", 0, 4).read_bytes()
-    end = len(whole.rstrip(b"\0"))
+def test_samples_before_a_cut_stay_usable(tmp_path):
+    """Of every place where a shard may end, told from where tarfile finds the files of the whole one."""
+    path = simple_shard(tmp_path / "whole.tar", 0, 4)
+    whole = path.read_bytes()
+    with tarfile.open(path) as tar:
+        ends = [member.offset_data + member.size for member in tar.getmembers()]
     cut = tmp_path / "cut.tar"
-    for size in (0, 100, 512, 600, 1024, 1024 + 512, 1024 + 700, 3000, end - 600, -(-end // 512) * 512):
+    mark = -(-ends[-1] // 512) * 512  # the archive's end mark begins here
+    for size in (*range(0, mark + 512, 100), *range(0, mark, 512), *ends, ends[3] - 1):
         cut.write_bytes(whole[:size])
-        with pytest.raises(UserError, match="not a whole, uncompressed tar") as error:
-            TarTable([cut])
-        assert "\n" not in str(error.value)
+        if size < 512:
+            with pytest.raises(UserError, match=r"not a whole, uncompressed tar|no samples") as error:
+                TarTable([cut])
+            assert "\n" not in str(error.value)
+            continue
+        with pytest.warns(UserWarning, match=r"cut\.tar breaks off or is damaged at byte \d+ of") as warned:
+            samples = read_good_and_bad(TarTable([cut]))
+        assert len(warned) == 1
+        assert "\n" not in str(warned[0].message)
+        for number, sample in enumerate(samples):
+            image_end, text_end = ends[2 * number : 2 * number + 2]
+            if size >= text_end:
+                assert sample == Sample(f"cut/{number:05d}", image(number, 100 + number), (f"caption {number}",))
+            elif size >= image_end and sample == Sample(f"cut/{number:05d}", image(number, 100 + number), ()):
+                assert size <= -(-image_end // 512) * 512 + 511  # its caption's header is not there
+            else:
+                assert sample.cause == "cut short"
+                assert number == len(samples) - 1
+        assert len(samples) >= sum(size >= end for end in ends[1::2])
 
 
-def test_refuses_damaged_compressed_and_other_files(tmp_path):
-    whole = simple_shard(tmp_path / "whole.tar", 0, 4).read_bytes()
-    damaged = bytearray(whole)
+def test_a_cut_is_warned_of_from_a_kept_index_too(tmp_path):
+    shard = simple_shard(tmp_path / "a.tar", 0, 4)
+    os.truncate(shard, 3000)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="breaks off"):
+            TarTable([simple_shard(tmp_path / "b.tar", 4, 4), shard])
+    assert (tmp_path / "a.tar.index.npz").exists()
+
+
+def test_samples_before_damage_stay_usable(tmp_path):
+    shard = simple_shard(tmp_path / "a.tar", 0, 4)
+    damaged = bytearray(shard.read_bytes())
     damaged[2048:2060] = b"\xff" * 12  # in the third header
-    for content in (bytes(damaged), gzip.compress(whole), b"\x89PNG" + bytes(2000), image(0)):
+    shard.write_bytes(bytes(damaged))
+    with pytest.warns(UserWarning, match="damaged at byte 2048 of"):
+        assert read_all(TarTable([shard])) == [Sample("a/00000", image(0, 100), ("caption 0",))]
+
+
+def test_refuses_compressed_and_other_files(tmp_path):
+    whole = simple_shard(tmp_path / "whole.tar", 0, 4).read_bytes()
+    for content in (gzip.compress(whole), b"\x89PNG" + bytes(2000), image(0), b""):
         (tmp_path / "x.tar").write_bytes(content)
         with pytest.raises(UserError, match="not a whole, uncompressed tar"):
             TarTable([tmp_path / "x.tar"])
@@ -266,8 +344,8 @@ def test_index_is_cached_and_validated(tmp_path, monkeypatch):
     fresh = read_all(TarTable([shard]))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar", "a.tar.index.npz"]
     scans = []
-    scan = tar_module._scan
-    monkeypatch.setattr(tar_module, "_scan", lambda path: scans.append(path) or scan(path))
+    scan = tar_index.scan
+    monkeypatch.setattr(tar_index, "scan", lambda path, size: scans.append(path) or scan(path, size))
     assert read_all(TarTable([shard])) == fresh
     assert scans == []
 
@@ -279,7 +357,7 @@ def test_index_is_cached_and_validated(tmp_path, monkeypatch):
     os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     assert len(TarTable([shard])) == 50
     assert len(scans) == 2
-    monkeypatch.setattr(tar_module, "INDEX_VERSION", tar_module.INDEX_VERSION + 1)
+    monkeypatch.setattr(tar_index, "VERSION", tar_index.VERSION + 1)
     TarTable([shard])
     assert len(scans) == 3
 
@@ -298,13 +376,30 @@ def test_one_index_serves_both_caption_sources(tmp_path):
     assert [read_all(TarTable([shard], captions))[0].captions for captions in (None, "c")] == [("t",), ("j",)]
 
 
+def test_the_index_goes_to_the_cache_where_the_shard_lies_read_only(tmp_path, monkeypatch, cache):
+    shard = simple_shard(tmp_path / "a.tar", 0, 3)
+    replace = os.replace
+
+    def refuse(source, target):
+        if Path(target).parent == tmp_path:
+            raise PermissionError("read-only")
+        replace(source, target)
+
+    monkeypatch.setattr(index_file.os, "replace", refuse)
+    assert len(TarTable([shard])) == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
+    assert len(list((cache / "clip_jax/index").glob("*.npz"))) == 1
+    monkeypatch.setattr(tar_index, "scan", lambda path, size: pytest.fail("scanned again"))
+    assert len(TarTable([shard])) == 3
+
+
 def test_works_where_no_index_can_be_written(tmp_path, monkeypatch):
     shard = simple_shard(tmp_path / "a.tar", 0, 3)
 
     def refuse(*_):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(tar_module.os, "replace", refuse)
+    monkeypatch.setattr(index_file.os, "replace", refuse)
     assert len(TarTable([shard])) == 3
     assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
 
@@ -314,9 +409,9 @@ def test_neighbours_are_fetched_in_one_read(tmp_path, monkeypatch):
     table = TarTable([shard])
     reads = []
     pread = os.pread
-    monkeypatch.setattr(tar_module.os, "pread", lambda *args: reads.append(args[1:]) or pread(*args))
+    monkeypatch.setattr(ranges.os, "pread", lambda *args: reads.append(args[1:]) or pread(*args))
     expected = [(image(n, 100 + n), (f"caption {n}",)) for n in range(64)]
-    samples = table.read(np.random.default_rng(0).permutation(64))
+    samples = usable(table.read(np.random.default_rng(0).permutation(64)))
     assert sorted((s.image, s.captions) for s in samples) == sorted(expected)
     assert len(reads) == 1
     reads.clear()
@@ -327,7 +422,7 @@ def test_neighbours_are_fetched_in_one_read(tmp_path, monkeypatch):
 def test_long_reads_are_split_and_short_ones_completed(tmp_path, monkeypatch):
     members = [(f"{n}.jpg", image(n, 300_000)) for n in range(10)]
     table = TarTable([write_tar(tmp_path / "a.tar", members)])
-    monkeypatch.setattr(tar_module, "_READ_LIMIT", 1_000_000)
+    monkeypatch.setattr(ranges, "_LIMIT", 1_000_000)
     sizes = []
     pread = os.pread
 
@@ -335,20 +430,20 @@ def test_long_reads_are_split_and_short_ones_completed(tmp_path, monkeypatch):
         sizes.append(size)
         return pread(file, min(size, 70_000), offset)
 
-    monkeypatch.setattr(tar_module.os, "pread", stingy)
+    monkeypatch.setattr(ranges.os, "pread", stingy)
     assert [s.image for s in read_all(table)] == [image(n, 300_000) for n in range(10)]
     assert max(sizes) <= 1_000_000
 
 
 def test_many_shards_and_threads_with_few_descriptors(tmp_path, monkeypatch):
-    monkeypatch.setattr(tar_module, "_OPEN_FILES", 3)
+    monkeypatch.setattr(ranges, "_OPEN_FILES", 3)
     shards = [simple_shard(tmp_path / f"{i:02d}.tar", i * 5, 5) for i in range(12)]
     table = TarTable(shards)
     wrong = []
 
     def work(table, seed):
         for indices in np.random.default_rng(seed).integers(0, 60, (20, 16)):
-            got = [s.captions[0] for s in table.read(indices)]
+            got = [s.captions[0] for s in usable(table.read(indices))]
             wrong.extend(set(got) ^ {f"caption {i}" for i in indices})
 
     open_before = len(os.listdir("/proc/self/fd"))
@@ -364,9 +459,46 @@ def test_many_shards_and_threads_with_few_descriptors(tmp_path, monkeypatch):
     assert len(os.listdir("/proc/self/fd")) <= open_before
 
 
-def test_a_tar_that_shrinks_after_indexing_is_reported(tmp_path):
+@pytest.mark.parametrize("size", [2000, 10**6])
+def test_a_tar_that_changes_after_indexing_is_reported(tmp_path, size):
     shard = simple_shard(tmp_path / "a.tar", 0, 50)
     table = TarTable([shard])
-    os.truncate(shard, 2000)
-    with pytest.raises(UserError, match=r"a\.tar: it has become shorter"):
+    os.truncate(shard, size)
+    with pytest.raises(UserError, match=r"a\.tar has changed since it was indexed"):
         read_all(table)
+
+
+def test_a_tar_that_goes_after_indexing_is_reported(tmp_path):
+    shard = simple_shard(tmp_path / "a.tar", 0, 5)
+    table = TarTable([shard])
+    shard.unlink()
+    with pytest.raises(UserError, match=r"cannot read .*a\.tar: No such file"):
+        read_all(table)
+
+
+def test_reads_what_webdataset_reads(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import webdataset
+
+        members = [
+            ("c.jpg", image(8)),
+            ("a/b.png", image(9)),
+            ("a/b.txt", b"text"),
+            ("a/b.cls", b"1"),
+            ("c.txt", b"late"),
+        ]
+        write_tar(tmp_path / "1.tar", members)
+        simple_shard(tmp_path / "0.tar", 0, 20)
+        pattern = str(tmp_path / "{0..1}.tar")
+        expected = list(webdataset.WebDataset(pattern, shardshuffle=False))
+    samples = read_good_and_bad(TarTable([tmp_path / "0.tar", tmp_path / "1.tar"]))
+    for sample, other in zip(samples, expected, strict=True):
+        picture = other.get("jpg", other.get("png"))
+        if picture is None:
+            assert (sample.cause, sample.key) == ("no image", "1/c~2")
+            continue
+        assert sample.key.split("/", 1)[1] == other["__key__"]
+        assert sample.image == picture
+        assert sample.captions == ((other["txt"].decode().strip(),) if "txt" in other else ())
+        assert sample.label == (int(other["cls"]) if "cls" in other else None)

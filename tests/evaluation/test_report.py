@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from clip_jax.data.scenes import ScenesTable
-from clip_jax.data.table import Sample
+from clip_jax.data.table import Sample, usable
 from clip_jax.evaluation.report import DemoResults, write_report
 from clip_jax.evaluation.zero_shot import ZeroShotResult
 
@@ -55,7 +55,7 @@ class Page(HTMLParser):
 def results(images: int = 48, wrong: int = 20) -> DemoResults:
     """Made-up results in which the first `wrong` held-out images are answered with the next class, ever less surely."""
     table = ScenesTable("held_out", images, image_size=32)
-    samples, names = table.read(range(images)), table.class_names
+    samples, names = usable(table.read(range(images))), table.class_names
     truth = np.array([sample.label for sample in samples])
     answers = np.where(np.arange(images) < wrong, (truth + 1) % len(names), truth)
     sure = np.where(np.arange(images) < wrong, 0.9 - 0.01 * np.arange(images), 0.9)
@@ -70,7 +70,7 @@ def results(images: int = 48, wrong: int = 20) -> DemoResults:
     metrics[1]["eval/held_out/top1"], metrics[4]["eval/held_out/top1"] = 0.25, 0.5
     return DemoResults(
         metrics=metrics,
-        train_samples=ScenesTable("train", 12, image_size=32).read(range(12)),
+        train_samples=usable(ScenesTable("train", 12, image_size=32).read(range(12))),
         held_out=held_out,
         all_combinations=replace(held_out, class_names=(*names, *(f"other {i}" for i in range(40)))),
         held_out_samples=samples,

@@ -72,3 +72,10 @@ def test_labels_must_fit_the_data():
         match_labels(table, ["red star"])
     with pytest.raises(UserError, match="no labels"):
         match_labels(ScenesTable("train", 4))
+
+
+def test_a_bad_sample_is_named(tiny, tmp_path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat/1.png").touch()
+    with pytest.raises(UserError, match=r"^sample cat/1\.png: .*cat/1\.png is an empty file$"):
+        zero_shot(tiny, FolderTable(tmp_path))
