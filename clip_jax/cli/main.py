@@ -14,7 +14,10 @@ from clip_jax.errors import UserError
 COMMANDS = {
     "demo": "draw captioned scenes, train a tiny CLIP on them, evaluate it zero-shot, write a report",
     "train": "train a model from a config file, or resume what the workdir holds",
+    "doctor": "look a host or a pod over before a run: packages, devices, hosts, disk, data, one dry step",
+    "data": "index data, or look through it before a run: counts, sizes, bad samples, speed, a contact sheet",
     "plan": "compile the train step for a TPU slice that is not there: does it fit, what does it cost",
+    "launch": "train on a Cloud TPU slice: create, install, start, follow, begin again after preemption, delete",
     "evaluate": "evaluate a model on labelled data: zero-shot",
     "classify": "say which of some labels fit your images",
     "models": "list the named architectures and their sizes, or the pretrained weights that have a name",
@@ -32,13 +35,16 @@ EXAMPLES = """examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command and exits: 0 on success, 1 where the answer is no, 2 for a user's mistake, 130 interrupted."""
+    """Runs a command and exits: 0 on success, 2 for a user's mistake, 1 where the answer is no or a process is lost.
+
+    A run that was asked to stop has saved its state and exits with 75, anything else that is interrupted with 130.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     warnings.showwarning = _warn
     try:
         _run(arguments)
     except UserError as error:
-        sys.exit(_fail(" ".join(str(error).split())))
+        sys.exit(_fail(" ".join(str(error).split()), error.exit_code))
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in TRAINING_PACKAGES:
             raise
@@ -85,9 +91,9 @@ def _warn(message: Warning | str, *_: object) -> None:
     print(f"clip-jax: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = UserError.exit_code) -> int:
     print(f"clip-jax: {message}", file=sys.stderr)
-    return 2
+    return code
 
 
 if __name__ == "__main__":

@@ -56,14 +56,40 @@ class DrawConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """The training data (a data SPEC; `{workdir}` stands for the run's folder), its shuffling and cropping."""
+class SourceConfig:
+    """One of several sources (a data SPEC), and its weight among them: as many as its samples where there is none."""
 
     source: str
+    weight: float | None = None
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The training data (a data SPEC, or a list of them; `{workdir}` stands for the run's folder) and how it varies.
+
+    `crop_scale` is the range of a random crop's area as a share of the image's, `flip` the share of images that are
+    mirrored, `colours` the strength of changes in brightness, contrast and saturation. A sample's captions are taken
+    each as often as any, or by `caption_weights` of the first, second, ... Blocks of `shuffle_block` adjacent samples
+    are read together and `shuffle_window` blocks mixed, and each goes to one of `shuffle_lanes` parts of a batch, so
+    that a host reads but its own. A bad sample is replaced; the run stops where more than `most_bad`, a share, are.
+    """
+
+    source: str | tuple[str | SourceConfig, ...]
     crop_scale: tuple[float, float] = (0.9, 1.0)
+    flip: float = 0.0
+    colours: float = 0.0
+    caption_weights: tuple[float, ...] = ()
     shuffle_block: int = 64
     shuffle_window: int = 64
+    shuffle_lanes: int = 64
+    most_bad: float = 0.1
     draw: DrawConfig | None = None
+
+    @property
+    def sources(self) -> tuple[SourceConfig, ...]:
+        """Every source, one or several."""
+        several = (self.source,) if isinstance(self.source, str) else self.source
+        return tuple(SourceConfig(one) if isinstance(one, str) else one for one in several)
 
 
 @dataclass(frozen=True)
@@ -109,18 +135,31 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """A checkpoint every so many steps and at the end; the newest `keep` stay."""
+    """A checkpoint every so many steps and at the end, and where so many `minutes` have passed since the last.
+
+    The newest `keep` stay. `best` is a figure of the evaluations, as eval/held_out/top1: a checkpoint is then saved
+    after every evaluation too, and the one where the figure is highest stays beside the newest.
+    """
 
     every: Share = 1_000
+    minutes: float | None = None
     keep: int = 3
+    best: str | None = None
 
 
 @dataclass(frozen=True)
 class LogConfig:
-    """A line in metrics.jsonl every so many steps, and the same to TensorBoard."""
+    """A line in metrics.jsonl every so many steps, and the same to TensorBoard, and to a project of Weights & Biases.
+
+    `first_batch` draws the samples of the first batch as the model sees them; `profile` traces so many updates, once a
+    few were made, for TensorBoard's or Perfetto's viewer.
+    """
 
     every: Share = 50
     tensorboard: bool = True
+    wandb: str | None = None
+    first_batch: bool = True
+    profile: int = 0
 
 
 @dataclass(frozen=True)
@@ -165,9 +204,22 @@ class TrainConfig:
             in_steps(getattr(self, name).every, self.steps, f"config.{name}.every", least=1)
         if self.checkpoint.keep < 1:
             raise UserError(f"config.checkpoint.keep is {self.checkpoint.keep}; it must be at least 1")
+        if self.checkpoint.minutes is not None and not self.checkpoint.minutes > 0:
+            raise UserError(f"config.checkpoint.minutes is {self.checkpoint.minutes}; it must be above 0")
         low, high = self.data.crop_scale
         if not 0 < low <= high <= 1:
             raise UserError(f"config.data.crop_scale is {low}, {high}; it must be a rising range within 0 and 1")
+        for name in ("flip", "colours", "most_bad"):
+            if not 0 <= getattr(self.data, name) <= 1:
+                raise UserError(f"config.data.{name} is {getattr(self.data, name)}; it must lie between 0 and 1")
+        weights = self.data.caption_weights
+        if weights and (min(weights) < 0 or max(weights) == 0):
+            raise UserError(f"config.data.caption_weights are {weights}; none may be below 0, nor all be 0")
+        weighted = {one.weight is not None for one in self.data.sources}
+        if len(weighted) > 1:
+            raise UserError("config.data.source gives some sources a weight and some none; give all one, or none")
+        if len({one.source for one in self.data.sources}) < len(self.data.sources):
+            raise UserError("config.data.source names a source twice; give it once, with a larger weight")
         in_steps(self.optimizer.warmup, self.steps, "config.optimizer.warmup", least=0)
         in_steps(self.model.unmasked_tail, self.steps, "config.model.unmasked_tail", least=0)
         if not 0 <= self.model.patch_dropout < 1:

@@ -20,7 +20,7 @@ import jax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from clip_jax.errors import UserError
+from clip_jax.errors import LostProcess, UserError
 from clip_jax.sharding import batch_sharding, batch_shards
 
 CONNECT_SECONDS = 120
@@ -111,7 +111,7 @@ def batch_share(mesh: Mesh) -> tuple[int, int]:
 def together() -> Iterator[None]:
     """What the processes do together: all of them end it before any goes on, and where one has died, so do the others.
 
-    Raises UserError where the devices say that another process is gone.
+    Raises LostProcess where the devices say that another process is gone.
     """
     try:
         with _others_lost():
@@ -122,8 +122,10 @@ def together() -> Iterator[None]:
     except BaseException as error:
         if jax.distributed.is_initialized():
             # At exit, once what is wrong has been said, JAX would wait for the others, which wait for this process.
-            codes = {UserError: 2, KeyboardInterrupt: 130}
-            atexit.register(_leave, codes.get(type(error), 1))
+            code = (
+                error.exit_code if isinstance(error, UserError) else 130 if isinstance(error, KeyboardInterrupt) else 1
+            )
+            atexit.register(_leave, code)
         raise
 
 
@@ -142,7 +144,7 @@ def _others_lost() -> Iterator[None]:
         if jax.process_count() == 1 or foreign or any(fault in str(error) for fault in OWN_FAULTS):
             raise
         reason = str(error).strip().splitlines()[0]
-        raise UserError(
+        raise LostProcess(
             f"process {jax.process_index()} ends: another process has died, or cannot be reached ({reason}); "
             "start all of them again to go on from the last checkpoint"
         ) from error

@@ -5,23 +5,27 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import jax
+from etils import epath
 from jax.sharding import Mesh
 
 from clip_jax.clip import Clip, check_templates
 from clip_jax.config import ClipConfig
 from clip_jax.data.draw_splits import draw_splits
-from clip_jax.data.order import Order
-from clip_jax.data.pipeline import Batch, Pipeline
+from clip_jax.data.order import Shuffle
+from clip_jax.data.pipeline import Batch, Pipeline, make_pipeline
+from clip_jax.data.reader import Augmentation
 from clip_jax.data.spec import open_table
 from clip_jax.data.table import Table
-from clip_jax.errors import UserError
 from clip_jax.evaluation.zero_shot import classify_table, embed_table, match_labels
 from clip_jax.inputs.tokenizer import tokenizer_for
 from clip_jax.sharding import batch_sharding, make_mesh
+from clip_jax.training import attempt
 from clip_jax.training import workdir as workdirs
+from clip_jax.training.agreement import Vote, Votes
+from clip_jax.training.bad_samples import BadSamples
+from clip_jax.training.checkpointing import Checkpoints, check_best
 from clip_jax.training.chips import peak_flops
 from clip_jax.training.clock import Clock
 from clip_jax.training.config import TrainConfig, in_steps
@@ -30,33 +34,34 @@ from clip_jax.training.initial import initial_state, source_of, tokenizer_files
 from clip_jax.training.metrics import MetricsLog
 from clip_jax.training.model import check_mesh, training_model
 from clip_jax.training.optimizer import make_optimizer
+from clip_jax.training.preemption import Stopped, StopSignals
 from clip_jax.training.progress import Progress
+from clip_jax.training.resumption import Resumption
 from clip_jax.training.state import TrainState, abstract_state
 from clip_jax.training.step import leaves_patches_out, make_step, with_all_patches
 from clip_jax.training.step_flops import mfu
 from clip_jax.training.watch import Watch
-from clip_jax.weights import orbax_checkpoints
 from clip_jax.weights.folders import CHECKPOINTS
 from clip_jax.weights.loading import tokenizer_files_of
 
 
-def train(config: TrainConfig, workdir: Path) -> Clip:
+def train(config: TrainConfig, workdir: Path | epath.Path) -> Clip:
     """Trains as `config` says in `workdir`, or goes on where that run was stopped; returns the trained model.
 
     Losses, batches and parameters do not depend on whether and where the run was stopped. Where several processes
     train, each calls this, all see the same `workdir`, the first writes to it, and each gets the whole model. Raises
-    UserError for a config, data or workdir at fault, and where the loss is no longer a number.
+    UserError for a config, data or workdir at fault, and where the loss is no longer a number; Stopped where SIGTERM
+    or SIGINT came to one of the processes, once the step that ran is saved.
     """
     meet()
     workdirs.check(workdir, config)
     folder = workdir / CHECKPOINTS
-    start = orbax_checkpoints.latest_step(folder) or 0
+    resumption = Resumption(folder)
+    start, found = resumption.describe()
     source = None if start else source_of(config)
     if start:  # nothing but the run itself is needed to go on with it
-        found = orbax_checkpoints.describe(folder, start)
         model, files = ClipConfig.from_dict(found["model"]), tokenizer_files_of(workdir)
     else:
-        found = {}
         model = training_model(config, None if source is None else source.config)
         files = tokenizer_files(model, source)
     mesh = make_mesh(config.mesh)
@@ -65,18 +70,19 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
     abstract = abstract_state(model, optimizer, mesh, config.optimizer.ema is not None)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     draw_missing(config, model, workdir)
-    pipeline = _pipeline(config, model, files, mesh, workdir)
+    sources = {one.source: open_table(workdirs.locate(one.source, workdir)) for one in config.data.sources}
+    pipeline = _pipeline(config, model, files, mesh, sources)
     tables = _open_tasks(config, workdir)
+    check_best(config.checkpoint, config.evaluate, tables)
+    if start:
+        workdirs.check_data(workdir, sources)
     if is_first():
-        workdirs.claim(workdir, config, files)  # only now, so that a mistyped SPEC can be mended and tried again
+        workdirs.claim(workdir, config, files, sources)  # only now, so that a mistyped SPEC can be mended
     wait_for_all("the workdir is claimed")
 
-    description = json.loads(
-        json.dumps({"model": model.to_dict(), "config": asdict(config), "samples": len(pipeline.table)})
-    )
+    description = json.loads(json.dumps({"model": model.to_dict(), "config": asdict(config)}))
     if start:
-        _check_resumable(found, description, workdir)
-        state = orbax_checkpoints.restore(folder, start, abstract)
+        start, state = resumption.restore(abstract)
     else:
         state = initial_state(config, model, optimizer, shardings, source)
     if start and is_first():
@@ -87,36 +93,58 @@ def train(config: TrainConfig, workdir: Path) -> Clip:
     update = make_step(config, model, optimizer, mesh, shardings)
     log = MetricsLog(workdir, start, config.log.tensorboard, writes=is_first())
     progress = Progress(start, config.steps, shown=is_first())
-    clock, watch = Clock(config.batch_size), Watch()
+    clock, watch, bad = Clock(config.batch_size), Watch(), BadSamples(config, pipeline)
+    checkpoints = Checkpoints(config.checkpoint, folder, description)
+    profile = attempt.Profile(workdir, start, config.log.profile if is_first() else 0)
+    if is_first():
+        attempt.note(workdir, start, attempt.environment())
+    signals, votes = StopSignals(), Votes(mesh)
     try:
         for batch in clock.waiting(pipeline.batches(start, config.steps)):
+            if batch.step == 0 and config.log.first_batch and is_first():
+                attempt.draw_first_batch(workdir, batch, pipeline.readers[0].tokenize)
             state, figures = update(state, *_to_devices(batch, mesh))
             step = batch.step + 1
             progress.step()
             watch.follow(step, figures)
+            profile.follow(step, figures)
+            vote = votes.cast(Vote.STOP if signals.received else checkpoints.vote())
+            bad.count(batch)
             if _due(config.log.every, step, config):
                 watch.settle()
                 on_host = {name: float(value) for name, value in figures.items()} | clock.rates(step)
-                on_host |= _utilisation(config, model, batch.step, on_host["images_per_second"], mesh)
+                on_host |= _utilisation(config, model, batch.step, on_host["images_per_second"], mesh) | bad.figures()
                 log.write(step, on_host | {"batch_digest": batch.digest})
                 progress.show(step, on_host["loss"], on_host["images_per_second"])
-            if tables and _due(config.evaluate.every, step, config):
+            evaluated, results = bool(tables) and _due(config.evaluate.every, step, config), {}
+            if evaluated:
                 with clock.paused(state):
                     results = _evaluate(config, _clip(config, model, state, files), tables)
                 log.write(step, results)
                 top1 = {name.split("/")[1]: value for name, value in results.items() if name.endswith("/top1")}
                 progress.say(f"step {step}: top-1 " + ", ".join(f"{name} {value:.1%}" for name, value in top1.items()))
-            if _due(config.checkpoint.every, step, config):
+            perhaps_best = evaluated and config.checkpoint.best is not None
+            if vote or perhaps_best or _due(config.checkpoint.every, step, config):
                 with clock.paused(state):
                     watch.settle()  # a run that diverged must not push out its last good checkpoints
-                    orbax_checkpoints.save(folder, step, state, description, config.checkpoint.keep)
+                    log.keep()
+                    checkpoints.save(step, state, results)
+            if vote == Vote.STOP and step < config.steps:
+                checkpoints.wait()
+                progress.say(
+                    f"stopped by {signals.received or 'a signal'} at step {step} of {config.steps}, which is saved"
+                )
+                raise Stopped
+        checkpoints.wait()
     finally:
+        signals.close()
+        checkpoints.close()
         log.close()
         progress.close()
     return _clip(config, model, state, files)
 
 
-def draw_missing(config: TrainConfig, model: ClipConfig, workdir: Path) -> None:
+def draw_missing(config: TrainConfig, model: ClipConfig, workdir: Path | epath.Path) -> None:
     """Draws the scenes that the config asks for and that are not there yet."""
     draw = config.data.draw
     if draw is not None and is_first():
@@ -127,23 +155,23 @@ def draw_missing(config: TrainConfig, model: ClipConfig, workdir: Path) -> None:
 
 
 def _pipeline(
-    config: TrainConfig, model: ClipConfig, files: Mapping[str, bytes], mesh: Mesh, workdir: Path
+    config: TrainConfig, model: ClipConfig, files: Mapping[str, bytes], mesh: Mesh, tables: Mapping[str, Table]
 ) -> Pipeline:
-    part, parts = batch_share(mesh)
-    table = open_table(workdirs.locate(config.data.source, workdir))
-    return Pipeline(
-        table=table,
-        order=Order(len(table), config.seed, config.data.shuffle_block, config.data.shuffle_window),
+    data = config.data
+    weights = [float(len(tables[one.source])) if one.weight is None else one.weight for one in data.sources]
+    return make_pipeline(
+        [(tables[one.source], weight) for one, weight in zip(data.sources, weights, strict=True)],
         tokenize=tokenizer_for(model.tokenizer, model.text, files),
         image_size=model.vision.image_size,
         batch_size=config.batch_size,
-        crop_scale=config.data.crop_scale,
-        process_index=part,
-        process_count=parts,
+        seed=config.seed,
+        shuffle=Shuffle(data.shuffle_block, data.shuffle_window, data.shuffle_lanes),
+        augmentation=Augmentation(data.crop_scale, data.flip, data.colours, data.caption_weights),
+        part=batch_share(mesh),
     )
 
 
-def _open_tasks(config: TrainConfig, workdir: Path) -> dict[str, Table]:
+def _open_tasks(config: TrainConfig, workdir: Path | epath.Path) -> dict[str, Table]:
     """The data of the evaluations by their SPEC, opened and checked before the first step, not hours into the run."""
     tasks = config.evaluate.zero_shot.values()
     tables = {data: open_table(workdirs.locate(data, workdir)) for data in dict.fromkeys(task.data for task in tasks)}
@@ -185,15 +213,6 @@ def _utilisation(config: TrainConfig, model: ClipConfig, step: int, speed: float
     figures = {"images_per_second_per_device": speed / mesh.size}
     peak = peak_flops(mesh.devices.flat[0].device_kind)
     return figures if peak is None else figures | {"mfu": mfu(config, model, speed, mesh.size, peak)}
-
-
-def _check_resumable(found: dict[str, Any], wanted: dict[str, Any], workdir: Path) -> None:
-    """Raises UserError where a checkpoint was made with more or fewer samples."""
-    if found.get("samples") != wanted["samples"]:
-        raise UserError(
-            f"the number of training samples of the run in {workdir} has changed since its checkpoint; "
-            "start a new workdir"
-        )
 
 
 def _due(every: int | float, step: int, config: TrainConfig) -> bool:

@@ -1,19 +1,49 @@
-"""The log of a run: metrics.jsonl, one JSON object a line, and the same figures for TensorBoard."""
+"""The log of a run: metrics.jsonl, one JSON object a line, and the same figures for TensorBoard.
+
+Files in buckets cannot be appended to. There, each attempt at the run writes one of its own, metrics-STEP.jsonl with
+the step that it went on from, anew every half a minute and with each checkpoint.
+"""
 
 import json
 import math
-import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from etils import epath
 from tensorboardX import SummaryWriter
 
+from clip_jax.errors import UserError
+
 FILE = "metrics.jsonl"
+ATTEMPT = re.compile(r"metrics-(\d+)\.jsonl")
+SECONDS_BETWEEN_WRITES = 30
 
 
-def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The logged lines, without a last one that was torn when the run was killed."""
-    path = workdir / FILE
+def metrics_files(workdir: Path | epath.Path) -> list[str]:
+    """The names of the files that hold the log."""
+    several = [f"metrics-{step}.jsonl" for step, _ in _attempts(workdir)]
+    return ([FILE] if (workdir / FILE).exists() else []) + several
+
+
+def read_metrics(workdir: Path | epath.Path) -> list[dict[str, Any]]:
+    """The logged lines, without a last one that was torn when the run was killed; of an attempt, up to the next one."""
+    lines = _read_lines(workdir / FILE)
+    for resumed_step, path in _attempts(workdir):
+        lines = [line for line in lines if line["step"] <= resumed_step] + _read_lines(path)
+    return lines
+
+
+def _attempts(workdir: Path | epath.Path) -> list[tuple[int, Path | epath.Path]]:
+    """The files of the attempts in a bucket, by the step that each went on from."""
+    paths = workdir.iterdir() if workdir.is_dir() else ()
+    return sorted((int(match[1]), path) for path in paths if (match := ATTEMPT.fullmatch(path.name)))
+
+
+def _read_lines(path: Path | epath.Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     lines = []
@@ -32,16 +62,19 @@ class MetricsLog:
     processes train, only one of them `writes`.
     """
 
-    def __init__(self, workdir: Path, resumed_step: int, tensorboard: bool, writes: bool = True) -> None:
+    def __init__(self, workdir: Path | epath.Path, resumed_step: int, tensorboard: bool, writes: bool = True) -> None:
         self._file = self._board = None
         if not writes:
             return
-        path = workdir / FILE
-        kept = [line for line in read_metrics(workdir) if line["step"] <= resumed_step]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
-        os.replace(partial, path)
-        self._file = path.open("a", encoding="utf-8")
+        if isinstance(workdir, Path):
+            self._file = _begin_file(workdir, resumed_step)
+        elif tensorboard:
+            raise UserError(f"TensorBoard files cannot be written to {workdir}; give --config.log.tensorboard=False")
+        else:
+            for step, path in _attempts(workdir):
+                if step > resumed_step:  # the run has gone back behind it
+                    path.unlink()
+            self._file = _BucketFile(workdir / f"metrics-{resumed_step}.jsonl")
         if tensorboard:
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_step + 1)
 
@@ -51,16 +84,63 @@ class MetricsLog:
         Figures that are no numbers, as of an update that was left out, are not logged: JSON has none.
         """
         figures = {name: value for name, value in figures.items() if isinstance(value, str) or math.isfinite(value)}
-        if self._file:
-            self._file.write(json.dumps({"step": step, **figures}) + "\n")
-            self._file.flush()
-        if self._board:
-            for name, value in figures.items():
-                if not isinstance(value, str):
-                    self._board.add_scalar(name, value, step)
+        with _writing():
+            if self._file:
+                self._file.write(json.dumps({"step": step, **figures}) + "\n")
+                self._file.flush()
+            if self._board:
+                for name, value in figures.items():
+                    if not isinstance(value, str):
+                        self._board.add_scalar(name, value, step)
+
+    def keep(self) -> None:
+        """Sees to it that what was logged so far outlives the process; to be called before a checkpoint is saved."""
+        if isinstance(self._file, _BucketFile):
+            with _writing():
+                self._file.save()
 
     def close(self) -> None:
         if self._file:
             self._file.close()
         if self._board:
             self._board.close()
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write the metrics: {error.strerror or error}") from error
+
+
+def _begin_file(workdir: Path, resumed_step: int) -> IO[str]:
+    """metrics.jsonl with the lines up to a step, to append to."""
+    path = workdir / FILE
+    kept = [line for line in read_metrics(workdir) if line["step"] <= resumed_step]
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
+    partial.replace(path)
+    return path.open("a", encoding="utf-8")
+
+
+class _BucketFile:
+    """A file that is held in memory, and written as a whole now and then."""
+
+    def __init__(self, path: epath.Path) -> None:
+        self._path, self._lines = path, []
+        self.save()
+
+    def write(self, line: str) -> None:
+        self._lines.append(line)
+
+    def flush(self) -> None:
+        if time.monotonic() - self._saved > SECONDS_BETWEEN_WRITES:
+            self.save()
+
+    def save(self) -> None:
+        self._path.write_text("".join(self._lines))
+        self._saved = time.monotonic()
+
+    def close(self) -> None:
+        self.save()

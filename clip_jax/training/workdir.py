@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from etils import epath
+
+from clip_jax.data.table import Table
 from clip_jax.errors import UserError
 from clip_jax.schema import parse
 from clip_jax.training import metrics
@@ -15,6 +17,8 @@ from clip_jax.training.config import TrainConfig
 from clip_jax.weights.folders import CHECKPOINTS, TOKENIZER
 
 CONFIG = "config.json"
+DATA = "data.json"  # the files of each source and how many samples they hold
+SHOWN = 5  # differences that are named
 PLACEHOLDER = "{workdir}"
 _ABSENT = object()
 # A pod may be lost to a smaller one, or need other settings to fit.
@@ -24,7 +28,21 @@ FREE = {
 }
 
 
-def check(workdir: Path, config: TrainConfig) -> None:
+def as_workdir(name: str) -> Path | epath.Path:
+    """A folder, or one in a bucket, as gs://BUCKET/FOLDER. Raises UserError for others and where it cannot be asked."""
+    if "://" not in name:
+        return Path(name)
+    if not name.startswith("gs://"):
+        raise UserError(f"the workdir {name} is neither a folder nor in a bucket; a bucket is gs://BUCKET/FOLDER")
+    try:
+        epath.Path(name).exists()
+    except Exception as error:  # of several libraries, each with its own
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise UserError(f"cannot reach the workdir {name} ({type(error).__name__}: {reason})") from error
+    return epath.Path(name)
+
+
+def check(workdir: Path | epath.Path, config: TrainConfig) -> None:
     """Raises UserError where `workdir` holds another run than this one, naming what differs.
 
     How a run is computed, logged and kept may change: it goes on with the same losses, but for rounding. A run that
@@ -32,13 +50,16 @@ def check(workdir: Path, config: TrainConfig) -> None:
     """
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"the workdir {workdir} is a file; choose another --workdir")
-    begun = [name for name in (CHECKPOINTS, metrics.FILE) if (workdir / name).exists()]
+    if not isinstance(workdir, Path) and config.data.draw is not None:
+        raise UserError("scenes cannot be drawn for a workdir in a bucket; draw them elsewhere and give their tars")
+    begun = [CHECKPOINTS] if (workdir / CHECKPOINTS).exists() else []
+    begun += metrics.metrics_files(workdir)
     path = workdir / CONFIG
     if not path.is_file():
         if begun:
             raise UserError(f"{workdir} holds {begun[0]} but no {CONFIG}, so it is not a run; choose another --workdir")
         return
-    if begun == [metrics.FILE] and not metrics.read_metrics(workdir):
+    if CHECKPOINTS not in begun and not metrics.read_metrics(workdir):
         begun = []
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -54,8 +75,13 @@ def check(workdir: Path, config: TrainConfig) -> None:
         )
 
 
-def claim(workdir: Path, config: TrainConfig, tokenizer_files: Mapping[str, bytes] = MappingProxyType({})) -> None:
-    """Makes `workdir` the folder of this run, which keeps the files of its tokenizer.
+def claim(
+    workdir: Path | epath.Path,
+    config: TrainConfig,
+    tokenizer_files: Mapping[str, bytes] = MappingProxyType({}),
+    sources: Mapping[str, Table] = MappingProxyType({}),
+) -> None:
+    """Makes `workdir` the folder of this run, which keeps the list of its data and the files of its tokenizer.
 
     Raises UserError as `check` does, and where it cannot be written to.
     """
@@ -65,11 +91,47 @@ def claim(workdir: Path, config: TrainConfig, tokenizer_files: Mapping[str, byte
         for name, contents in tokenizer_files.items():
             (workdir / TOKENIZER).mkdir(exist_ok=True)
             (workdir / TOKENIZER / name).write_bytes(contents)
-        partial = workdir / f".{CONFIG}.partial"
-        partial.write_text(json.dumps(_plain(config), indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, workdir / CONFIG)
+        _write_json(workdir / DATA, {name: table.parts for name, table in sources.items()})
+        _write_json(workdir / CONFIG, _plain(config))
     except OSError as error:
         raise UserError(f"cannot write to the workdir {workdir}: {error.strerror}") from error
+
+
+def check_data(workdir: Path | epath.Path, sources: Mapping[str, Table]) -> None:
+    """Raises UserError where the data is not what it was when the run began, naming what differs."""
+    path = workdir / DATA
+    if not path.is_file():  # a run from before they were noted
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    for name, table in sources.items():
+        differing = _changes(before.get(name, {}), table.parts)
+        if differing:
+            more = f" and {len(differing) - SHOWN} more differences" if len(differing) > SHOWN else ""
+            raise UserError(
+                f"the data {name} has changed since the run in {workdir} began: {', '.join(differing[:SHOWN])}{more}; "
+                "bring it back as it was, or start a new workdir"
+            )
+
+
+def _changes(before: Mapping[str, int], now: Mapping[str, int]) -> list[str]:
+    """What happened to the files of a source, in words."""
+    gone = [f"{part} is gone" for part in before if part not in now]
+    new = [f"{part} is new" for part in now if part not in before]
+    sizes = [
+        f"{part} has {now[part]:,} samples instead of {count:,}"
+        for part, count in before.items()
+        if now.get(part, count) != count
+    ]
+    if not gone + new + sizes and list(before) != list(now):
+        return ["its files come in another order"]
+    return gone + new + sizes
+
+
+def _write_json(path: Path | epath.Path, values: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def _essential(config: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +158,7 @@ def _plain(config: TrainConfig) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def locate(text: str, workdir: Path) -> str:
+def locate(text: str, workdir: Path | epath.Path) -> str:
     """`text` with `{workdir}` replaced by the run's folder."""
     return text.replace(PLACEHOLDER, str(workdir))
 

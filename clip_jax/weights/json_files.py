@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 from clip_jax.errors import UserError
 
 MAX_JSON = 16 * 2**20  # bytes
@@ -31,12 +33,12 @@ def parse_json(content: bytes, where: str) -> dict[str, Any]:
     return values
 
 
-def read_whole(path: Path, most: int) -> bytes:
+def read_whole(path: Path | epath.Path, most: int) -> bytes:
     """The content of a file of at most `most` bytes. Raises UserError where it is larger, or cannot be read."""
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is not a file; put the one that came with the model there")
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             content = file.read(most + 1)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error

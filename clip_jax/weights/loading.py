@@ -4,6 +4,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from etils import epath
+
 from clip_jax.errors import UserError
 from clip_jax.presets import PRESETS
 from clip_jax.weights import released
@@ -58,7 +60,7 @@ def _read_path(path: Path, hints: Hints) -> Checkpoint:
     return read_checkpoint(path, hints)
 
 
-def tokenizer_files_of(workdir: Path) -> dict[str, bytes]:
+def tokenizer_files_of(workdir: Path | epath.Path) -> dict[str, bytes]:
     """What a training run's tokenizer reads, by file name."""
     folder = workdir / TOKENIZER
     files = sorted(folder.iterdir()) if folder.is_dir() else ()

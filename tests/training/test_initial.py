@@ -17,8 +17,8 @@ from clip_jax.training.config import DataConfig, LossConfig, ModelConfig, Optimi
 from clip_jax.training.initial import initial_state, model_of, source_of, tokenizer_files
 from clip_jax.training.optimizer import make_optimizer
 from clip_jax.training.state import abstract_state
-from clip_jax.weights import orbax_checkpoints
 from clip_jax.weights.folders import CHECKPOINTS
+from clip_jax.weights.orbax_checkpoints import CheckpointWriter
 from clip_jax.weights.tree import flatten
 
 CONFIG = TrainConfig(data=DataConfig(""), steps=10)
@@ -95,12 +95,19 @@ def test_clip_needs_no_tokenizer_files(toy_config):
     assert tokenizer_files(toy_config, None) == NO_FILES
 
 
+def save(folder: Path, state: dict, description: dict) -> None:
+    writer = CheckpointWriter(folder, keep=1)
+    writer.save(1, state, description)
+    writer.wait()
+    writer.close()
+
+
 def test_the_tokenizer_of_a_run_loads_with_it(tmp_path: Path, exported):
     """A stand-in for a sentencepiece model, which only the run's source had."""
     words = TokenizerConfig(kind="sentencepiece", file="words.model")
     model, state = begun(replace(CONFIG, model=ModelConfig(init=exported[1])))
     workdirs.claim(tmp_path, CONFIG, {"words.model": b"pieces"})
-    orbax_checkpoints.save(tmp_path / CHECKPOINTS, 1, state, {"model": replace(model, tokenizer=words).to_dict()}, 1)
+    save(tmp_path / CHECKPOINTS, state, {"model": replace(model, tokenizer=words).to_dict()})
     assert clip_jax.load(tmp_path).tokenizer_files == {"words.model": b"pieces"}
 
 
@@ -109,7 +116,7 @@ def test_load_takes_the_average(tmp_path: Path, exported):
     model, state = begun(config)
     state["ema"] = jax.tree.map(lambda leaf: leaf + 1, state["ema"])
     description = {"model": model.to_dict(), "config": {"optimizer": {"ema": 0.9}}}
-    orbax_checkpoints.save(tmp_path / CHECKPOINTS, 1, state, description, keep=1)
+    save(tmp_path / CHECKPOINTS, state, description)
     loaded = flatten(clip_jax.load(tmp_path).params)
     for name, leaf in flatten(state["ema"]).items():
         np.testing.assert_array_equal(loaded[name], leaf, err_msg=name)

@@ -11,11 +11,18 @@ import clip_jax
 from clip_jax.data.scenes import ScenesTable
 from clip_jax.errors import UserError
 from clip_jax.sharding import MeshConfig
-from clip_jax.training.config import CheckpointConfig, DataConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
+from clip_jax.training.config import (
+    CheckpointConfig,
+    DataConfig,
+    LogConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from clip_jax.training.loop import train
 from clip_jax.training.metrics import read_metrics
-from clip_jax.weights import orbax_checkpoints
 from clip_jax.weights.folders import CHECKPOINTS
+from clip_jax.weights.orbax_checkpoints import complete_steps
 from clip_jax.weights.tree import flatten
 
 CONFIG = TrainConfig(
@@ -43,7 +50,7 @@ def test_a_run_that_diverges_keeps_its_good_checkpoints(tmp_path):
     config = replace(CONFIG, optimizer=OptimizerConfig(learning_rate=1e30, warmup=4), log=log)
     with pytest.raises(UserError, match=r"is (nan|inf) at step [1-5]; try a lower optimizer.learning_rate"):
         train(config, tmp_path)
-    assert orbax_checkpoints.latest_step(tmp_path / CHECKPOINTS) in (None, 2)
+    assert complete_steps(tmp_path / CHECKPOINTS) in ([], [2])
 
 
 @pytest.mark.slow
@@ -68,16 +75,41 @@ def test_a_masked_run_resumes_with_the_same_patches_and_tail(tmp_path):
         np.testing.assert_array_equal(leaf, theirs[name], err_msg=name)
 
 
-def test_a_damaged_checkpoint_is_named(finished, tmp_path):
+def damage(workdir: Path, *steps: int) -> None:
+    for step in steps:
+        for path in (workdir / CHECKPOINTS / str(step)).rglob("*"):
+            if path.is_file() and path.name not in ("commit_success.txt", "_CHECKPOINT_METADATA"):
+                path.write_bytes(path.read_bytes()[:10])
+
+
+@pytest.mark.parametrize("what", ["everything", "arrays"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(finished, tmp_path, what):
     workdir = tmp_path / "damaged"
     shutil.copytree(finished, workdir)
-    for path in (workdir / CHECKPOINTS / "6").rglob("*"):
-        if path.is_file() and path.name not in ("commit_success.txt", "_CHECKPOINT_METADATA"):
-            path.write_bytes(path.read_bytes()[:10])
+    if what == "everything":
+        damage(workdir, 6)
+    else:
+        for path in (workdir / CHECKPOINTS / "6/state").glob("ocdbt.process_0/d/*"):
+            path.unlink()
+    with pytest.warns(UserWarning, match=r"checkpoint 6 in .* cannot be read .* now DAMAGED-6, .* from step 4") as said:
+        resumed = train(CONFIG, workdir)
+    assert [str(warning.message) for warning in said if "\n" in str(warning.message)] == []
+    assert (workdir / CHECKPOINTS / "DAMAGED-6" / "state").is_dir()
+    assert complete_steps(workdir / CHECKPOINTS) == [2, 4, 6]
+    ours, theirs = flatten(resumed.params), flatten(clip_jax.load(finished).params)
+    for name, leaf in ours.items():
+        np.testing.assert_array_equal(leaf, theirs[name], err_msg=name)
+
+
+def test_where_every_checkpoint_is_damaged_none_is_moved(finished, tmp_path):
+    workdir = tmp_path / "damaged"
+    shutil.copytree(finished, workdir)
+    damage(workdir, 2, 4, 6)
     for use in (lambda: train(CONFIG, workdir), lambda: clip_jax.load(workdir)):
-        with pytest.raises(UserError, match=r"checkpoint 6 in .* cannot be read .*remove it") as raised:
+        with pytest.raises(UserError, match=r"checkpoint 6 in .* cannot be read .*; nor can the older ones") as raised:
             use()
         assert "\n" not in str(raised.value)
+    assert complete_steps(workdir / CHECKPOINTS) == [2, 4, 6]
 
 
 def test_changed_data_is_not_resumed(finished, tmp_path):
@@ -85,7 +117,7 @@ def test_changed_data_is_not_resumed(finished, tmp_path):
     shutil.copytree(finished, workdir)
     text = (workdir / "config.json").read_text()
     (workdir / "config.json").write_text(text.replace("images=40", "images=48"))
-    with pytest.raises(UserError, match="number of training samples"):
+    with pytest.raises(UserError, match="has changed since the run in"):
         train(replace(CONFIG, data=DataConfig("scenes:train?images=48&size=48")), workdir)
 
 

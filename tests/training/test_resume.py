@@ -1,11 +1,17 @@
-"""A run that is killed and started again ends exactly as one that was never stopped."""
+"""A run that is killed, or asked to stop, and started again ends exactly as one that was never stopped.
+
+It is killed three times, or as often as the environment variable CLIP_JAX_KILLS says: `CLIP_JAX_KILLS=20 pytest -m slow
+tests/training/test_resume.py` takes some minutes.
+"""
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +21,7 @@ import clip_jax
 from clip_jax.weights.tree import flatten
 
 STEPS = 30
+KILLS = int(os.environ.get("CLIP_JAX_KILLS", "3"))
 COMMAND = [
     *(
         sys.executable,
@@ -64,32 +71,52 @@ def lines(workdir: Path) -> list[dict]:
     return [{key: value for key, value in line.items() if key not in wall_time} for line in parsed]
 
 
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> tuple[Path, Path]:
+    """The folder of the scenes, and the workdir of a run that nothing came in the way of."""
+    folder = tmp_path_factory.mktemp("resume")
+    finish(start(folder / "unbroken", folder / "scenes"))
+    return folder / "scenes", folder / "unbroken"
+
+
+def wait_until(has_come: Callable[[], bool], process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 200
+    while not has_come() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    assert process.poll() is None, process.communicate()[0]
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    assert [line["step"] for line in lines(expected) if "loss" in line] == list(range(1, STEPS + 1))
+    assert lines(found) == lines(expected)
+    ours, theirs = (flatten(clip_jax.load(workdir).params) for workdir in (found, expected))
+    for name, leaf in ours.items():
+        np.testing.assert_array_equal(leaf, theirs[name], err_msg=name)
+    assert len({line["batch_digest"] for line in lines(expected) if "loss" in line}) == STEPS
+
+
 @pytest.mark.slow
-def test_killed_runs_end_as_unbroken_ones(tmp_path):
-    scenes, unbroken, killed = tmp_path / "scenes", tmp_path / "unbroken", tmp_path / "killed"
-    finish(start(unbroken, scenes))
-    moments = {
-        "before the first checkpoint": lambda: steps_logged(killed) >= 2,
-        "between two checkpoints": lambda: steps_logged(killed) >= 8,
-        "while one is written": lambda: any(killed.glob("checkpoints/*checkpoint-tmp*")),
-    }
-    for has_come in moments.values():
-        process = start(killed, scenes)
-        deadline = time.monotonic() + 200
-        while not has_come() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.002)
-        assert process.poll() is None, process.communicate()[0]
+def test_killed_runs_end_as_unbroken_ones(tmp_path, unbroken):
+    scenes, killed = unbroken[0], tmp_path / "killed"
+    moments = [
+        lambda: steps_logged(killed) >= 2,  # before the first checkpoint
+        lambda: steps_logged(killed) >= 8,  # between two checkpoints
+        lambda: any(killed.glob("checkpoints/*checkpoint-tmp*")),  # while one is written
+    ]
+    chance = random.Random(0)
+    for kill in range(KILLS):
+        process, before = start(killed, scenes), (killed / "config.json").stat().st_mtime_ns if kill else 0
+        if kill < len(moments):
+            wait_until(moments[kill], process)
+        else:  # at any time from where the workdir is claimed on, which is when compilation begins
+            wait_until(lambda before=before: (killed / "config.json").stat().st_mtime_ns != before, process)
+            time.sleep(chance.uniform(0, 12))
+            if process.poll() is not None:  # it was quicker, which ends the test's chances but harms nothing
+                break
         process.send_signal(signal.SIGKILL)
         process.communicate()
     finish(start(killed, scenes))
-
-    expected, found = lines(unbroken), lines(killed)
-    assert [line["step"] for line in expected if "loss" in line] == list(range(1, STEPS + 1))
-    assert found == expected
-    parameters = [flatten(clip_jax.load(workdir).params) for workdir in (unbroken, killed)]
-    for name, leaf in parameters[0].items():
-        np.testing.assert_array_equal(leaf, parameters[1][name], err_msg=name)
-    assert len({line["batch_digest"] for line in expected if "loss" in line}) == STEPS
+    assert_same_run(killed, unbroken[1])
 
     # A finished run says so and leaves everything as it is; another config is refused.
     before = {path: path.read_bytes() for path in sorted(killed.rglob("*")) if path.is_file()}
@@ -102,3 +129,19 @@ def test_killed_runs_end_as_unbroken_ones(tmp_path):
     assert refused.stderr.splitlines()[-1].startswith("clip-jax: ")
     assert "config.seed is 0 there and 5 here" in refused.stderr
     assert {path: path.read_bytes() for path in sorted(killed.rglob("*")) if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_a_run_that_is_asked_to_stop_saves_and_asks_to_be_queued_again(tmp_path, unbroken):
+    scenes, stopped = unbroken[0], tmp_path / "stopped"
+    process = start(stopped, scenes)
+    wait_until(lambda: steps_logged(stopped) >= 7, process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, output
+    assert "Traceback" not in output
+    last = steps_logged(stopped)
+    assert f"stopped by SIGTERM at step {last} of {STEPS}" in output
+    assert str(last) in [path.name for path in (stopped / "checkpoints").iterdir()]
+    assert f"is at step {last} of {STEPS}" in finish(start(stopped, scenes))
+    assert_same_run(stopped, unbroken[1])

@@ -2,13 +2,15 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from clip_jax.errors import UserError
 from clip_jax.sharding import MeshConfig
 from clip_jax.training.config import DataConfig, LossConfig, TrainConfig
-from clip_jax.training.workdir import check, locate
+from clip_jax.training.workdir import check, check_data, locate
 from clip_jax.training.workdir import claim as claim_checked
 
 CONFIG = TrainConfig(data=DataConfig("scenes:train"))
@@ -95,3 +97,24 @@ def test_a_place_where_nothing_can_be_written(tmp_path):
 
 def test_the_placeholder(tmp_path):
     assert locate("tar:{workdir}/a/{0..3}.tar", tmp_path) == f"tar:{tmp_path}/a/{{0..3}}.tar"
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"0.tar": 10}, "1.tar is gone"),
+        ({"0.tar": 10, "1.tar": 20, "2.tar": 5}, "2.tar is new"),
+        ({"0.tar": 10, "1.tar": 19}, "1.tar has 19 samples instead of 20"),
+        ({"1.tar": 20, "0.tar": 10}, "its files come in another order"),
+        ({f"{i}.tar": 1 for i in range(10)}, "and 5 more differences"),
+    ],
+)
+def test_data_that_changed_is_named(tmp_path, untyped, parts, message):
+    def source(parts) -> Any:
+        return {"tar:shards": SimpleNamespace(parts=parts)}
+
+    claim_checked(tmp_path, CONFIG, sources=source({"0.tar": 10, "1.tar": 20}))
+    check_data(tmp_path, source({"0.tar": 10, "1.tar": 20}))
+    with pytest.raises(UserError, match=message) as raised:
+        check_data(tmp_path, source(parts))
+    assert "tar:shards" in str(raised.value)

@@ -1,0 +1,99 @@
+"""What is noted of each attempt at a run: where and with what it was made, what it saw first, how its time goes."""
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import clip_jax
+from clip_jax.data.contact_sheet import draw_contact_sheet
+from clip_jax.data.pipeline import Batch
+from clip_jax.inputs.base_tokenizer import Tokenizer
+
+FOLDER = "attempts"
+SHEET = "first_batch.png"
+PROFILE = "profile"
+PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "tensorflow-cpu", "tensorflow", "numpy")
+_SHOWN = 36  # samples of the first batch
+_WARM_UPS = 5  # updates before the ones that are profiled
+
+
+def environment() -> dict[str, Any]:
+    """Versions, the state of the checkout, the devices and the command line, JSON-able."""
+    devices = jax.devices()
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "clip_jax": clip_jax.__version__,
+        "git": _git(Path(clip_jax.__file__).parent),
+        "python": platform.python_version(),
+        "versions": _versions(),
+        "host": platform.node(),
+        "processes": jax.process_count(),
+        "devices": {"kind": devices[0].device_kind, "platform": devices[0].platform, "number": len(devices)},
+    }
+
+
+def note(workdir: Path, step: int, found: Mapping[str, Any]) -> None:
+    """Writes `found` as what the attempt that begins at `step` was made with; earlier attempts stay noted."""
+    folder = workdir / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{step:09d}-{datetime.now(UTC):%Y%m%dT%H%M%S}.json"
+    (folder / name).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def draw_first_batch(workdir: Path, batch: Batch, tokenizer: Tokenizer) -> None:
+    """A picture of the first samples as the model sees them."""
+    captions: Sequence[str] = [tokenizer.decode(row) for row in batch.tokens[:_SHOWN]]
+    draw_contact_sheet(batch.pixels[:_SHOWN], captions, workdir / SHEET, f"the first batch, {batch.digest}")
+
+
+class Profile:
+    """A trace of `steps` updates for TensorBoard's or Perfetto's viewer, once an attempt is warm; none where 0."""
+
+    def __init__(self, workdir: Path, start: int, steps: int) -> None:
+        self._folder = str(workdir / PROFILE)
+        self._first, self._last = start + _WARM_UPS, start + _WARM_UPS + steps
+        self._steps = steps
+
+    def follow(self, step: int, figures: Mapping[str, Any]) -> None:
+        """To be told of each update that has begun, `step` being the number made with it."""
+        if self._steps and step in (self._first, self._last):
+            jax.block_until_ready(figures)
+            if step == self._first:
+                jax.profiler.start_trace(self._folder)
+            else:
+                jax.profiler.stop_trace()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git(folder: Path) -> dict[str, Any] | None:
+    """Commit and whether files differ from it; none where the package is no checkout."""
+
+    def ask(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        ask("ls-files", "--error-unmatch", "__init__.py")  # not a checkout that it merely was installed in
+        return {"commit": ask("rev-parse", "HEAD"), "changed": ask("status", "--porcelain", "-uno").splitlines()}
+    except (OSError, subprocess.SubprocessError):
+        return None
