@@ -27,7 +27,7 @@ def draw_splits(folder: Path, images: dict[Split, int], seed: int, image_size: i
     missing: dict[Split, dict[str, int]] = {}
     for split, count in images.items():
         wanted = {"images": count, **shared}
-        if not _is_drawn(folder / split, wanted):
+        if not is_drawn(folder / split, wanted):
             missing[split] = wanted
     if not missing:
         return
@@ -42,7 +42,7 @@ def draw_splits(folder: Path, images: dict[Split, int], seed: int, image_size: i
             write_tar_shards(records, folder / split, class_names=table.class_names, total=count, description=wanted)
 
 
-def _is_drawn(folder: Path, wanted: dict[str, int]) -> bool:
+def is_drawn(folder: Path, wanted: dict[str, int]) -> bool:
     if not folder.is_dir():
         return False
     try:

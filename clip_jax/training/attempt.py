@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 
 import clip_jax
 from clip_jax.data.contact_sheet import draw_contact_sheet
@@ -41,24 +43,27 @@ def environment() -> dict[str, Any]:
     }
 
 
-def note(workdir: Path, step: int, found: Mapping[str, Any]) -> None:
+def note(workdir: Path | epath.Path, step: int, found: Mapping[str, Any]) -> None:
     """Writes `found` as what the attempt that begins at `step` was made with; earlier attempts stay noted."""
     folder = workdir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{step:09d}-{datetime.now(UTC):%Y%m%dT%H%M%S}.json"
-    (folder / name).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    (folder / name).write_text(json.dumps(found, indent=2) + "\n")
 
 
-def draw_first_batch(workdir: Path, batch: Batch, tokenizer: Tokenizer) -> None:
+def draw_first_batch(workdir: Path | epath.Path, batch: Batch, tokenizer: Tokenizer) -> None:
     """A picture of the first samples as the model sees them."""
     captions: Sequence[str] = [tokenizer.decode(row) for row in batch.tokens[:_SHOWN]]
-    draw_contact_sheet(batch.pixels[:_SHOWN], captions, workdir / SHEET, f"the first batch, {batch.digest}")
+    with tempfile.TemporaryDirectory() as folder:  # matplotlib knows no buckets
+        sheet = Path(folder) / SHEET
+        draw_contact_sheet(batch.pixels[:_SHOWN], captions, sheet, f"the first batch, {batch.digest}")
+        (workdir / SHEET).write_bytes(sheet.read_bytes())
 
 
 class Profile:
     """A trace of `steps` updates for TensorBoard's or Perfetto's viewer, once an attempt is warm; none where 0."""
 
-    def __init__(self, workdir: Path, start: int, steps: int) -> None:
+    def __init__(self, workdir: Path | epath.Path, start: int, steps: int) -> None:
         self._folder = str(workdir / PROFILE)
         self._first, self._last = start + _WARM_UPS, start + _WARM_UPS + steps
         self._steps = steps

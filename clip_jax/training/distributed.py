@@ -155,10 +155,10 @@ def _on_tpu_pod() -> bool:
     hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES", "")
     if "," in hosts or MULTISLICE in os.environ:
         return True
-    return _has_tpu() and ("," in _metadata("worker-network-endpoints") or MULTISLICE in _metadata("tpu-env"))
+    return has_tpu() and ("," in _metadata("worker-network-endpoints") or MULTISLICE in _metadata("tpu-env"))
 
 
-def _has_tpu() -> bool:
+def has_tpu() -> bool:
     chips = glob.glob("/dev/accel[0-9]*") + glob.glob("/dev/vfio/[0-9]*")
     return bool(chips) and os.environ.get("JAX_PLATFORMS", "tpu") != "cpu"
 

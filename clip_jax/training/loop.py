@@ -10,16 +10,12 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from clip_jax.clip import Clip, check_templates
+from clip_jax.clip import Clip
 from clip_jax.config import ClipConfig
-from clip_jax.data.draw_splits import draw_splits
-from clip_jax.data.order import Shuffle
-from clip_jax.data.pipeline import Batch, Pipeline, make_pipeline
-from clip_jax.data.reader import Augmentation
+from clip_jax.data.pipeline import Batch
 from clip_jax.data.spec import open_table
 from clip_jax.data.table import Table
-from clip_jax.evaluation.zero_shot import classify_table, embed_table, match_labels
-from clip_jax.inputs.tokenizer import tokenizer_for
+from clip_jax.evaluation.zero_shot import classify_table, embed_table
 from clip_jax.sharding import batch_sharding, make_mesh
 from clip_jax.training import attempt
 from clip_jax.training import workdir as workdirs
@@ -29,7 +25,7 @@ from clip_jax.training.checkpointing import Checkpoints, check_best
 from clip_jax.training.chips import peak_flops
 from clip_jax.training.clock import Clock
 from clip_jax.training.config import TrainConfig, in_steps
-from clip_jax.training.distributed import batch_share, is_first, meet, on_this_process, wait_for_all
+from clip_jax.training.distributed import is_first, meet, on_this_process, wait_for_all
 from clip_jax.training.initial import initial_state, source_of, tokenizer_files
 from clip_jax.training.metrics import MetricsLog
 from clip_jax.training.model import check_mesh, training_model
@@ -37,9 +33,11 @@ from clip_jax.training.optimizer import make_optimizer
 from clip_jax.training.preemption import Stopped, StopSignals
 from clip_jax.training.progress import Progress
 from clip_jax.training.resumption import Resumption
+from clip_jax.training.run_data import draw_missing, open_tasks, training_pipeline
 from clip_jax.training.state import TrainState, abstract_state
 from clip_jax.training.step import leaves_patches_out, make_step, with_all_patches
 from clip_jax.training.step_flops import mfu
+from clip_jax.training.wandb_log import WandbLog
 from clip_jax.training.watch import Watch
 from clip_jax.weights.folders import CHECKPOINTS
 from clip_jax.weights.loading import tokenizer_files_of
@@ -71,8 +69,8 @@ def train(config: TrainConfig, workdir: Path | epath.Path) -> Clip:
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     draw_missing(config, model, workdir)
     sources = {one.source: open_table(workdirs.locate(one.source, workdir)) for one in config.data.sources}
-    pipeline = _pipeline(config, model, files, mesh, sources)
-    tables = _open_tasks(config, workdir)
+    pipeline = training_pipeline(config, model, files, mesh, sources)
+    tables = open_tasks(config, workdir)
     check_best(config.checkpoint, config.evaluate, tables)
     if start:
         workdirs.check_data(workdir, sources)
@@ -92,6 +90,7 @@ def train(config: TrainConfig, workdir: Path | epath.Path) -> Clip:
 
     update = make_step(config, model, optimizer, mesh, shardings)
     log = MetricsLog(workdir, start, config.log.tensorboard, writes=is_first())
+    wandb = WandbLog(config, workdir, writes=is_first())
     progress = Progress(start, config.steps, shown=is_first())
     clock, watch, bad = Clock(config.batch_size), Watch(), BadSamples(config, pipeline)
     checkpoints = Checkpoints(config.checkpoint, folder, description)
@@ -115,12 +114,14 @@ def train(config: TrainConfig, workdir: Path | epath.Path) -> Clip:
                 on_host = {name: float(value) for name, value in figures.items()} | clock.rates(step)
                 on_host |= _utilisation(config, model, batch.step, on_host["images_per_second"], mesh) | bad.figures()
                 log.write(step, on_host | {"batch_digest": batch.digest})
+                wandb.write(step, on_host)
                 progress.show(step, on_host["loss"], on_host["images_per_second"])
             evaluated, results = bool(tables) and _due(config.evaluate.every, step, config), {}
             if evaluated:
                 with clock.paused(state):
                     results = _evaluate(config, _clip(config, model, state, files), tables)
                 log.write(step, results)
+                wandb.write(step, results)
                 top1 = {name.split("/")[1]: value for name, value in results.items() if name.endswith("/top1")}
                 progress.say(f"step {step}: top-1 " + ", ".join(f"{name} {value:.1%}" for name, value in top1.items()))
             perhaps_best = evaluated and config.checkpoint.best is not None
@@ -140,45 +141,9 @@ def train(config: TrainConfig, workdir: Path | epath.Path) -> Clip:
         signals.close()
         checkpoints.close()
         log.close()
+        wandb.close()
         progress.close()
     return _clip(config, model, state, files)
-
-
-def draw_missing(config: TrainConfig, model: ClipConfig, workdir: Path | epath.Path) -> None:
-    """Draws the scenes that the config asks for and that are not there yet."""
-    draw = config.data.draw
-    if draw is not None and is_first():
-        counts = {"train": draw.train, "held_out": draw.held_out, "probe": draw.held_out}
-        folder = Path(workdirs.locate(draw.folder, workdir))
-        draw_splits(folder, counts, draw.seed, model.vision.image_size)  # pyright: ignore[reportArgumentType]
-    wait_for_all("the scenes are drawn")
-
-
-def _pipeline(
-    config: TrainConfig, model: ClipConfig, files: Mapping[str, bytes], mesh: Mesh, tables: Mapping[str, Table]
-) -> Pipeline:
-    data = config.data
-    weights = [float(len(tables[one.source])) if one.weight is None else one.weight for one in data.sources]
-    return make_pipeline(
-        [(tables[one.source], weight) for one, weight in zip(data.sources, weights, strict=True)],
-        tokenize=tokenizer_for(model.tokenizer, model.text, files),
-        image_size=model.vision.image_size,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        shuffle=Shuffle(data.shuffle_block, data.shuffle_window, data.shuffle_lanes),
-        augmentation=Augmentation(data.crop_scale, data.flip, data.colours, data.caption_weights),
-        part=batch_share(mesh),
-    )
-
-
-def _open_tasks(config: TrainConfig, workdir: Path | epath.Path) -> dict[str, Table]:
-    """The data of the evaluations by their SPEC, opened and checked before the first step, not hours into the run."""
-    tasks = config.evaluate.zero_shot.values()
-    tables = {data: open_table(workdirs.locate(data, workdir)) for data in dict.fromkeys(task.data for task in tasks)}
-    for task in tasks:
-        match_labels(tables[task.data], task.labels)
-        check_templates(task.templates)
-    return tables
 
 
 def _clip(config: TrainConfig, model: ClipConfig, state: TrainState, files: Mapping[str, bytes]) -> Clip:

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,7 +57,7 @@ def _read_lines(path: Path | epath.Path) -> list[dict[str, Any]]:
 
 
 class MetricsLog:
-    """Appends to metrics.jsonl and to TensorBoard files, from `resumed_step` on.
+    """Appends to metrics.jsonl and to TensorBoard files (on a disk), from `resumed_step` on.
 
     Lines of later steps, written before the run was killed, are dropped: those steps run again. Where several
     processes train, only one of them `writes`.
@@ -68,14 +69,14 @@ class MetricsLog:
             return
         if isinstance(workdir, Path):
             self._file = _begin_file(workdir, resumed_step)
-        elif tensorboard:
-            raise UserError(f"TensorBoard files cannot be written to {workdir}; give --config.log.tensorboard=False")
         else:
+            if tensorboard:
+                warnings.warn(f"no TensorBoard files are written to {workdir}, only metrics-STEP.jsonl", stacklevel=2)
             for step, path in _attempts(workdir):
                 if step > resumed_step:  # the run has gone back behind it
                     path.unlink()
             self._file = _BucketFile(workdir / f"metrics-{resumed_step}.jsonl")
-        if tensorboard:
+        if tensorboard and isinstance(workdir, Path):
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_step + 1)
 
     def write(self, step: int, figures: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 import clip_jax
 from clip_jax.data.scenes import ScenesTable
+from clip_jax.data.table import usable
 from clip_jax.errors import UserError
 from clip_jax.sharding import MeshConfig
 from clip_jax.training.config import (
@@ -130,4 +131,4 @@ def test_a_workdir_loads_as_a_model(finished):
 
 
 def image() -> bytes:
-    return ScenesTable("held_out", 1).read([0])[0].image
+    return usable(ScenesTable("held_out", 1).read([0]))[0].image

@@ -289,7 +289,7 @@ def test_hosts_of_a_tpu_vm(monkeypatch, attributes, expected):
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    monkeypatch.setattr(distributed, "_has_tpu", lambda: True)
+    monkeypatch.setattr(distributed, "has_tpu", lambda: True)
     with HTTPServer(("localhost", 0), Metadata) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("GCE_METADATA_IP", f"localhost:{server.server_port}")
