@@ -107,7 +107,7 @@ def train(config: TrainConfig, workdir: Path | epath.Path) -> Clip:
             progress.step()
             watch.follow(step, figures)
             profile.follow(step, figures)
-            vote = votes.cast(Vote.STOP if signals.received else checkpoints.vote(), figures)
+            vote = votes.cast(Vote.STOP if signals.received else checkpoints.vote(), (state, figures))
             bad.count(batch)
             if _due(config.log.every, step, config):
                 watch.settle()
