@@ -180,6 +180,24 @@ def test_one_that_dies_ends_the_other_and_both_resume(tmp_path, unbroken, killed
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("signalled", "said"), [(0, "SIGTERM"), (1, "a signal")])
+def test_a_signal_to_one_stops_both_at_the_same_step(tmp_path, unbroken, signalled, said):
+    stopped, options = tmp_path / "stopped", (f"--config.steps={STEPS}",)
+    with killed_at_the_end(start_together(stopped, 2, 1, *options)) as processes:
+        deadline = time.monotonic() + 120
+        while len(metrics(stopped)) < 7 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        processes[signalled].send_signal(signal.SIGTERM)
+        outputs = [process.communicate(timeout=240) for process in processes]
+        assert [process.returncode for process in processes] == [75, 75], outputs
+    step = len(metrics(stopped))
+    assert f"stopped by {said} at step {step} of {STEPS}" in outputs[0][1]
+    outputs = finish(*start_together(stopped, 2, 1, *options))
+    assert f"is at step {step} of {STEPS}" in outputs[0][1]
+    assert_same_run(stopped, unbroken[0])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("at_fault", [0, 1])
 def test_a_mistake_of_one_ends_the_other(tmp_path, at_fault):
     """As where a disk is missing on one host: its process says so, and the other does not wait for it."""
