@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, UInt8
 
-from clip_jax.config import ClipConfig, PreprocessConfig, VisionConfig
+from clip_jax.config import ClipConfig, ComputeConfig, PreprocessConfig, VisionConfig
 from clip_jax.losses import contrastive_loss
 from clip_jax.models.two_tower import Params, image_embedding, normalise, text_embedding, with_statistics
 from clip_jax.sharding import BATCH_AXES, batch_sharding, batch_shards, constrain
@@ -63,6 +63,17 @@ def with_all_patches(config: TrainConfig) -> TrainConfig:
     return replace(config, model=replace(config.model, patch_dropout=0.0))
 
 
+def _compute(config: TrainConfig, mesh: Mesh) -> ComputeConfig:
+    """As the config says, but that processes of CPUs which train together unroll the layers.
+
+    XLA's CPU runtime begins collectives in the program's order, but does not wait for a loop's before it begins those
+    behind the loop: two processes whose towers are scanned would at times take one's message for the other's.
+    """
+    if jax.process_count() > 1 and mesh.devices.flat[0].platform == "cpu":
+        return replace(config.model.compute, layers="unroll")
+    return config.model.compute
+
+
 def _run(jitted, mesh, state, pixels, tokens):
     with jax.set_mesh(mesh):  # what `constrain` in the blocks looks for
         return jitted(state, pixels, tokens)
@@ -72,7 +83,7 @@ def jit_step(
     config: TrainConfig, model: ClipConfig, optimizer: optax.GradientTransformation, mesh: Mesh, shardings: TrainState
 ) -> jax.stages.Wrapped:
     """The update of `make_step` for those who set the mesh themselves, as the compiler's plans do."""
-    compute = config.model.compute
+    compute = _compute(config, mesh)
     schedule = make_schedule(config.optimizer, config.steps)
     frozen = config.optimizer.frozen
     # A batch norm that is locked keeps its statistics too, and normalises by them.

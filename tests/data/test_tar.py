@@ -479,7 +479,7 @@ def test_a_tar_that_goes_after_indexing_is_reported(tmp_path):
 def test_reads_what_webdataset_reads(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import webdataset
+        from webdataset.compat import WebDataset
 
         members = [
             ("c.jpg", image(8)),
@@ -491,7 +491,7 @@ def test_reads_what_webdataset_reads(tmp_path):
         write_tar(tmp_path / "1.tar", members)
         simple_shard(tmp_path / "0.tar", 0, 20)
         pattern = str(tmp_path / "{0..1}.tar")
-        expected = list(webdataset.WebDataset(pattern, shardshuffle=False))
+        expected = list(WebDataset(pattern, shardshuffle=False))
     samples = read_good_and_bad(TarTable([tmp_path / "0.tar", tmp_path / "1.tar"]))
     for sample, other in zip(samples, expected, strict=True):
         picture = other.get("jpg", other.get("png"))
