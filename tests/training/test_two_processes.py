@@ -164,37 +164,29 @@ def test_a_tensor_axis_across_processes(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, 1])
-def test_one_that_dies_ends_the_other_and_both_resume(tmp_path, unbroken, killed):
+def test_neither_outlives_the_other_and_both_resume(tmp_path, unbroken):
+    """A signal to one stops both at the same step, the death of one ends the other, time after time."""
     broken, options = tmp_path / "broken", (f"--config.steps={STEPS}",)
-    with killed_at_the_end(start_together(broken, 2, 1, *options)) as processes:
-        deadline = time.monotonic() + 120
-        while len(metrics(broken)) < 8 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert len(metrics(broken)) >= 8
-        processes[killed].send_signal(signal.SIGKILL)
-        assert_gives_up(processes[1 - killed])
-    outputs = finish(*start_together(broken, 2, 1, *options))
-    assert "is at step" in outputs[0][1]
+    ends = [(0, signal.SIGTERM, 3), (1, signal.SIGKILL, 7), (1, signal.SIGTERM, 11), (0, signal.SIGKILL, 16)]
+    saved = []
+    for attempt, (process, sent, step) in enumerate(ends, start=1):
+        with killed_at_the_end(start_together(broken, 2, 1, *options)) as processes:
+            deadline = time.monotonic() + 120
+            while len(list(broken.glob("attempts/*.json"))) < attempt or len(metrics(broken)) < step:
+                assert time.monotonic() < deadline, [process.poll() for process in processes]
+                time.sleep(0.01)
+            processes[process].send_signal(sent)
+            if sent == signal.SIGKILL:
+                assert_gives_up(processes[1 - process])
+                continue
+            outputs = [process.communicate(timeout=240) for process in processes]
+            assert [process.returncode for process in processes] == [75, 75], outputs
+        saved.append(len(metrics(broken)))
+        heard = "SIGTERM" if process == 0 else "a signal"  # what the first knows, which alone speaks
+        assert f"stopped by {heard} at step {saved[-1]} of {STEPS}" in outputs[0][1]
+    finish(*start_together(broken, 2, 1, *options))
     assert_same_run(broken, unbroken[0])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("signalled", "said"), [(0, "SIGTERM"), (1, "a signal")])
-def test_a_signal_to_one_stops_both_at_the_same_step(tmp_path, unbroken, signalled, said):
-    stopped, options = tmp_path / "stopped", (f"--config.steps={STEPS}",)
-    with killed_at_the_end(start_together(stopped, 2, 1, *options)) as processes:
-        deadline = time.monotonic() + 120
-        while len(metrics(stopped)) < 7 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        processes[signalled].send_signal(signal.SIGTERM)
-        outputs = [process.communicate(timeout=240) for process in processes]
-        assert [process.returncode for process in processes] == [75, 75], outputs
-    step = len(metrics(stopped))
-    assert f"stopped by {said} at step {step} of {STEPS}" in outputs[0][1]
-    outputs = finish(*start_together(stopped, 2, 1, *options))
-    assert f"is at step {step} of {STEPS}" in outputs[0][1]
-    assert_same_run(stopped, unbroken[0])
+    assert {*saved} <= {int(path.name.split("-")[0]) for path in broken.glob("attempts/*.json")}
 
 
 @pytest.mark.slow
