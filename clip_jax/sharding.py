@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental.mesh_utils import create_device_mesh, create_hybrid_device_mesh
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from clip_jax.errors import UserError
@@ -93,13 +93,19 @@ def parameter_specs(params: Mapping[str, Any], mesh: Mesh, rules=PARAMETER_RULES
     def spec_of(path, leaf) -> NamedSharding:
         name = "/".join(str(key.key) for key in path)
         spec = next(spec for pattern, spec in rules if re.search(pattern, name))
-        fitting = (
-            axis if axis is None or size % mesh.shape[axis] == 0 else None
-            for axis, size in zip(spec, leaf.shape, strict=False)
-        )
-        return NamedSharding(mesh, P(*fitting))
+        return NamedSharding(mesh, _fitting(spec, leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(spec_of, params)
+
+
+def _fitting(spec: P, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> P:
+    """`spec` without the axes that a dimension does not divide by."""
+
+    def fits(axes: str | tuple[str, ...] | None, size: int) -> bool:
+        names = (axes,) if isinstance(axes, str) else axes or ()
+        return size % int(np.prod([mesh.shape[name] for name in names])) == 0
+
+    return P(*(axes if fits(axes, size) else None for axes, size in zip(spec, shape, strict=False)))
 
 
 def constrain(x: jax.Array, *spec: Any) -> jax.Array:
@@ -110,4 +116,4 @@ def constrain(x: jax.Array, *spec: Any) -> jax.Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.axis_names != AXES or any(kind != AxisType.Auto for kind in mesh.axis_types):
         return x  # no mesh, or a user's own, which is theirs to steer
-    return jax.lax.with_sharding_constraint(x, P(*spec))
+    return jax.lax.with_sharding_constraint(x, _fitting(P(*spec), x.shape, mesh))

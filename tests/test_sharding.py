@@ -1,5 +1,6 @@
 """Meshes over eight fake devices, where parameters lie on them, and that the model computes the same on all."""
 
+import re
 from functools import lru_cache
 
 import jax
@@ -133,6 +134,22 @@ def test_same_loss_and_gradients_on_every_mesh(step, toy_params, batch, on_one_d
     assert value == pytest.approx(float(expected), rel=1e-6)
     for ours, reference in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected_gradients), strict=True):
         np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-5 * np.abs(reference).max())
+
+
+def test_no_device_holds_more_words_than_its_share(toy_config, toy_params):
+    """Of the sixty-four texts of twelve words: all columns of its texts', or its columns of several devices' texts."""
+    mesh = make_mesh(MeshConfig(2, 4, 1))
+    params = jax.device_put(toy_params, parameter_specs(toy_params, mesh))
+    tokens = jax.device_put(np.ones((64, 12), np.int32), batch_sharding(mesh))
+
+    def loss(params, tokens):
+        return text_embedding(params, tokens, toy_config, ComputeConfig())[0].sum()
+
+    with jax.set_mesh(mesh):
+        program = jax.jit(jax.grad(loss)).lower(params, tokens).compile().as_text()
+    shapes = {tuple(map(int, shape.split(","))) for shape in re.findall(r"f32\[(\d+,12,\d+)\]", program)}
+    assert {(8, 12, 40), (32, 12, 10)} <= shapes
+    assert not [shape for shape in shapes if shape[2] <= 40 and np.prod(shape) > 8 * 12 * 40]
 
 
 @pytest.mark.parametrize("shape", [{"x": 8}, {"data": 2, "fsdp": 2, "tensor": 2}])

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 from clip_jax.config import ComputeConfig, TextConfig
 from clip_jax.models.initializers import text_block
 from clip_jax.models.transformer import Transformer, layer_norm, project
+from clip_jax.sharding import BATCH_AXES, constrain
 
 
 class TextTransformer(nnx.Module):
@@ -40,7 +41,9 @@ class TextTransformer(nnx.Module):
 
     def __call__(self, tokens: Int[Array, "b n"]) -> tuple[Float[Array, "b k"], dict[str, Array]]:
         """Text embeddings (not normalised) and named intermediates: every layer's output, pre-projection features."""
-        x = jnp.take(self.token_embedding[...], tokens, axis=0) + self.positional_embedding[...][None]
+        # Each device looks words up in the columns of the table that it has; then each gets its texts' rows whole.
+        words = constrain(jnp.take(self.token_embedding[...], tokens, axis=0), "data", None, "fsdp")
+        x = constrain(words, BATCH_AXES, None, None) + self.positional_embedding[...][None]
         x, layers = self.transformer(x.astype(self.dtype))
         # Normalising the pooled row alone gives what normalising every row and pooling would.
         pooled = jnp.take_along_axis(x, self._pooled_row(tokens)[:, None, None], axis=1)[:, 0]
