@@ -98,6 +98,7 @@ def _inspect(arguments: Sequence[str]) -> None:
         for sample in itertools.islice((one for one in found.bad if one.cause == cause), SHOWN):
             print(f"      {sample.key}: {sample.reason}")
     result = found.to_dict()
+    write_json(options.json, result)  # now, as data that is bad enough ends what follows
     if found.captions:
         batch_size = 36
         pipeline = make_pipeline(
@@ -117,7 +118,7 @@ def _inspect(arguments: Sequence[str]) -> None:
             title = f"{options.spec}, as {options.model} sees it in training"
             draw_contact_sheet(first.pixels, captions, options.sheet, title)
             print(f"contact sheet: {options.sheet}")
-    write_json(options.json, result)
+        write_json(options.json, result)
 
 
 def _scale(text: str) -> tuple[float, float]:

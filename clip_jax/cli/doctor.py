@@ -8,6 +8,7 @@ from pathlib import Path
 
 from clip_jax.cli.arguments import Parser, write_json
 from clip_jax.cli.config_arguments import joined, overrides_of
+from clip_jax.cli.process_arguments import add_process_arguments
 from clip_jax.errors import UserError
 
 
@@ -26,15 +27,9 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--no-step", action="store_true", help="leave out the train step, which may compile for minutes"
     )
-    several = parser.add_argument_group("several processes", "As for train; each of them runs this command.")
-    several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens for the others")
-    several.add_argument("--processes", metavar="N", type=int, help="how many there are")
-    several.add_argument("--process", metavar="I", type=int, help="which this one is, from 0 to N - 1")
+    add_process_arguments(parser, "As for train; each of them runs this command.")
     options, rest = parser.parse_known_args(joined(arguments))
     overrides = overrides_of(parser, rest)
-    given = (options.coordinator, options.processes, options.process)
-    if any(one is None for one in given) and any(one is not None for one in given):
-        raise UserError("give all three of --coordinator, --processes and --process, or none of them")
     if options.config is None and overrides:
         raise UserError(f"--config.{overrides[0][0]} overrides a config; give --config=FILE too")
     if options.config is not None and options.workdir is None:
@@ -44,11 +39,13 @@ def run(arguments: Sequence[str]) -> None:
 
     import jax
 
-    from clip_jax.tpu.doctor import Check, examine
-    from clip_jax.tpu.doctor_checks import Request, examinations
-    from clip_jax.tpu.doctor_text import progress_line, report_text
-    from clip_jax.training.distributed import has_tpu, is_first, together
+    from clip_jax.tpu.doctor.checks import Request, examinations
+    from clip_jax.tpu.doctor.examination import Check, examine
+    from clip_jax.tpu.doctor.text import progress_line, report_text
+    from clip_jax.training.distributed import check_given, has_tpu, is_first, together
 
+    given = (options.coordinator, options.processes, options.process)
+    check_given(*given)
     request = Request(options.config, overrides, options.workdir, *given, not options.no_step, has_tpu())
 
     def say(check: Check) -> None:

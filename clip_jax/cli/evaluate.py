@@ -36,7 +36,9 @@ def run(arguments: Sequence[str]) -> None:
 
     table = open_table(options.data)
     result = zero_shot(load(options.model), table, options.labels, options.template, options.batch_size)
-    print(f"{len(table)} images, {len(result.class_names)} classes, chance {result.chance:.1%}")
+    print(f"{len(result.truth)} images, {len(result.class_names)} classes, chance {result.chance:.1%}")
+    if result.bad:
+        print(f"left out: {len(result.bad)} that cannot be used, the first is {result.bad[0].key}")
     for name, value in result.metrics().items():
         print(f"  {name:15} {value:6.1%}")
     if options.per_class:
@@ -47,7 +49,8 @@ def run(arguments: Sequence[str]) -> None:
         {
             **result.metrics(),
             "chance": result.chance,
-            "images": len(table),
+            "images": len(result.truth),
+            "left_out": len(result.bad),
             "classes": len(result.class_names),
             "per_class": result.per_class(),
         },

@@ -1,6 +1,7 @@
 """`clip-jax launch`: a training run on a Cloud TPU slice, from nothing to nothing left."""
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -11,15 +12,13 @@ from pathlib import Path
 from clip_jax.cli.arguments import Parser, StrictParser, write_json
 from clip_jax.cli.config_arguments import joined, overrides_of
 from clip_jax.errors import UserError
-from clip_jax.tpu import launch_commands as commands
-from clip_jax.tpu.launch_commands import Request, Slice
-from clip_jax.tpu.launch_runner import Runner, Shell
+from clip_jax.tpu.launch import commands
+from clip_jax.tpu.launch.request import Request, Slice
+from clip_jax.tpu.launch.runner import Runner, Shell
+from clip_jax.tpu.launch.state import find, workers
 
 ACTIONS = ("run", "status", "logs", "stop", "delete")
-NAME = re.compile(r"[a-z]([-a-z0-9]{0,48}[a-z0-9])?")  # 63 at most, with what Google appends
-ZONE = re.compile(r"[a-z]+(-[a-z]+)+\d+-[a-z0-9]+")
-PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]")
-ARCHIVES = Path("~/.cache/clip-jax")
+CACHE = Path("~/.cache/clip-jax")  # what goes to the workers, in a folder of each slice
 
 
 def run(arguments: Sequence[str], runner: Runner | None = None, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -28,16 +27,22 @@ def run(arguments: Sequence[str], runner: Runner | None = None, sleep: Callable[
     at = arguments.index("--") if "--" in arguments else len(arguments)
     options = _parser().parse_args(arguments[:at])
     training = tuple(arguments[at + 1 :])
-    where = _slice(options)
+    queued = options.queued or options.slices > 1
+    where = Slice(options.name, options.zone, options.project, queued=queued, nodes=options.slices)
     runner = runner or Shell()
     if options.action != "run" and training:
         raise UserError(f"{options.action} takes no command after --; run does")
-    if options.action == "run":
-        _run(options, where, training, runner, sleep)
-    elif options.action == "delete":
-        _delete(options, where, runner)
-    else:
-        _look_or_stop(options, where, runner)
+    match options.action:
+        case "run":
+            _run(options, where, training, runner, sleep)
+        case "status":
+            _status(options, where, runner)
+        case "logs":
+            _logs(options, where, runner)
+        case "stop":
+            _stop(where, runner)
+        case "delete":
+            _delete(options, where, runner)
 
 
 def _parser() -> Parser:
@@ -67,7 +72,11 @@ def _parser() -> Parser:
     begin.add_argument("--spot", action="store_true", help="cheaper, and taken away when others pay more")
     begin.add_argument("--queued", action="store_true", help="wait in Google's queue until there is capacity")
     begin.add_argument(
-        "--attempts", type=int, default=3, metavar="N", help="crashes in a row before giving up (default: 3)"
+        "--attempts",
+        type=int,
+        default=3,
+        metavar="N",
+        help="how many in a row may come to no newer checkpoint (default: 3)",
     )
     begin.add_argument("--keep", action="store_true", help="leave the slice when training is done; it goes on to cost")
     begin.add_argument("--image", metavar="VERSION", help="another runtime image for the workers")
@@ -80,24 +89,6 @@ def _parser() -> Parser:
     return parser
 
 
-def _slice(options: argparse.Namespace) -> Slice:
-    if not NAME.fullmatch(options.name):
-        raise UserError(
-            f"--name {options.name}: a slice's name is of a-z, 0-9 and -, begins with a letter, does not end with - "
-            "and has 50 characters at most, as in my-run"
-        )
-    if not ZONE.fullmatch(options.zone):
-        raise UserError(f"--zone {options.zone} is no zone; us-west4-a is one, of the region us-west4")
-    if options.project and not PROJECT.fullmatch(options.project):
-        raise UserError(
-            f"--project {options.project} is no project's ID (6 to 30 of a-z, 0-9 and -); gcloud projects list"
-        )
-    if options.slices < 1:
-        raise UserError(f"--slices {options.slices}: there is at least one slice")
-    queued = options.queued or options.slices > 1
-    return Slice(options.name, options.zone, options.project, queued=queued, nodes=options.slices)
-
-
 def _run(
     options: argparse.Namespace,
     where: Slice,
@@ -105,9 +96,13 @@ def _run(
     runner: Runner,
     sleep: Callable[[float], None],
 ) -> None:
-    from clip_jax.tpu.launch import Launcher, steps
-    from clip_jax.tpu.launch_prices import cost
-    from clip_jax.tpu.launch_types import generation
+    from clip_jax.tpu.launch import preflight
+    from clip_jax.tpu.launch.held_slice import HeldSlice
+    from clip_jax.tpu.launch.job import Job
+    from clip_jax.tpu.launch.outcome import left_text, report_text
+    from clip_jax.tpu.launch.prices import cost
+    from clip_jax.tpu.launch.slice_types import generation
+    from clip_jax.tpu.launch.supervisor import steps, supervise
     from clip_jax.tpu.topology import parse_topology
 
     if not options.topology:
@@ -117,125 +112,111 @@ def _run(
     topology = parse_topology(options.topology, where.nodes)
     request = Request(where, topology, options.spot, options.image, options.service_account)
     commands.create(request)  # a shape that Google does not have is told of first
-    config = _check_training(training)
-    if not Path("setup.py").is_file() or not Path("experiments/tpu/worker.sh").is_file():
-        raise UserError(f"launch packs the source tree: run it in the repository's folder, not in {Path.cwd()}")
-    archive = ARCHIVES.expanduser() / f"{where.name}.tar.gz"
+    config_file, with_wandb = _check_training(training)
+    preflight.check_tree()
+    job = Job(training, CACHE.expanduser() / where.folder, with_wandb)
     estimate = cost(topology, where.zone, options.spot)
     said = f"{topology} as {where.name} in {where.zone}: {estimate.sentence}"
     if generation(topology) == "tpu7x":
         said += "\n# Google documents TPU7x for GKE and Compute Engine; the Cloud TPU API has it for some projects only"
     if options.dry_run:
         print(f"# {said}")
-        listed = steps(request, training, str(archive))
+        listed = steps(request, job)
         listed = listed[:-1] if options.keep else listed
         for words, command in listed:
             print((f"\n# {words}\n" if words else "") + commands.shown(command))
         write_json(options.json, {"dollars_an_hour": estimate.hour, "commands": [list(c) for _, c in listed]})
         return
-    if runner.run(commands.is_tracked(config)).code:
-        raise UserError(f"git does not track {config} here, so it would not reach the workers; git add {config}")
+    preflight.check_tracked(config_file, runner)
+    preflight.check_agent(topology, runner)
+    preflight.make_folder(job)
+    _say(said)
+    held = HeldSlice(request, options.attempts, runner, sleep, _say)
     try:
-        archive.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {archive.parent}: {error.strerror}") from error
-    print(said, flush=True)
-    launcher = Launcher(
-        request, training, str(archive), options.attempts, runner, sleep, time.monotonic, lambda s: print(s, flush=True)
-    )
-    again = f"clip-jax launch {{}} --name {where.name} --zone {where.zone}" + (
-        f" --project {where.project}" if where.project else ""
-    )
-    try:
-        report = launcher.supervise()
-    except KeyboardInterrupt:
-        print(
-            f"\ndetached: what runs on {where.name} goes on and costs, but nobody begins again after a preemption.\n"
-            f"The same command comes back to it; {again.format('delete')} ends it.",
-            file=sys.stderr,
-        )
+        report = supervise(job, held, options.attempts, runner, sleep, _say)
+        is_over = report.outcome == "done" and not options.keep
+        if is_over:
+            held.remove()
+    except (KeyboardInterrupt, UserError) as reason:
+        if held.there:
+            print(left_text(where, estimate.hour), file=sys.stderr)
+        if isinstance(reason, UserError):
+            raise
         sys.exit(130)
+    _say(report_text(report, where, estimate.hour, deleted=is_over))
     write_json(options.json, {"name": where.name, "dollars_an_hour": estimate.hour, **asdict(report)})
-    times = f"{report.preemptions} preemptions, {report.crashes} crashes on the way"
-    if report.outcome == "done" and not options.keep:
-        print(f"training is done ({times})", flush=True)
-        launcher.remove()
-        print(f"{where.name} is deleted")
-        return
-    words = {
-        "done": "training is done",
-        "mistake": "training stopped at a mistake, which only you can mend",
-        "crashed": "training crashed again and again",
-        "stopped": "training was stopped",
-        "unreachable": f"{where.name} does not answer; training may go on there",
-    }
-    an_hour = "" if estimate.hour is None else f", about ${estimate.hour:,.2f} an hour"
-    print(f"{words[report.outcome]} ({times}). {where.name} is still there and costs{an_hour}.")
-    print(f"The same command begins again on it; {again.format('delete')} ends it.")
     if report.outcome != "done":
         sys.exit(2 if report.outcome == "mistake" else 1)
 
 
-def _check_training(training: tuple[str, ...]) -> str:
-    """The config's file, after a look at the command that saves an hour of a slice. Raises UserError."""
+def _say(text: str) -> None:
+    """Prints at once. Where nobody reads on (a closed pipe, a full disk), the run is looked after all the same."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _check_training(training: tuple[str, ...]) -> tuple[str, bool]:
+    """The config's file, and whether the run logs to Weights & Biases. Raises UserError for what fails on a slice."""
     if not training or training[0] != "train":
         raise UserError(
             "after -- comes the training command, as in -- train --config=configs/openai_vit_b32.py "
             "--workdir=gs://bucket/run"
         )
+    from clip_jax.tpu.launch.job import check_reach, wandb_key
     from clip_jax.training.config_file import load_config
 
     parser = StrictParser(prog="clip-jax train", allow_abbrev=False)
     parser.add_argument("--config", required=True)
     parser.add_argument("--workdir", required=True)
     options, rest = parser.parse_known_args(joined(training[1:]))
-    load_config(options.config, overrides_of(parser, rest))
-    path = options.config.partition(":")[0]
-    if Path(path).is_absolute():
-        raise UserError(f"--config {path}: give the path within the repository, where the workers have it too")
-    if not options.workdir.startswith(("gs://", "/")):
-        raise UserError(
-            f"--workdir {options.workdir} would lie on a worker's own disk, and go with it; "
-            "gs://BUCKET/RUN stays, in the region of the slice"
-        )
-    return path
+    config = load_config(options.config, overrides_of(parser, rest))
+    file = options.config.partition(":")[0]
+    check_reach(file, config, options.workdir)
+    if config.log.wandb is not None:
+        wandb_key()  # a run without one is told of first
+    return file, config.log.wandb is not None
 
 
-def _look_or_stop(options: argparse.Namespace, where: Slice, runner: Runner) -> None:
-    from clip_jax.tpu.launch_state import find, workers
-
+def _status(options: argparse.Namespace, where: Slice, runner: Runner) -> None:
     where, sighting = find(where, runner)
-    if sighting.condition in ("absent", "unknown"):
-        raise UserError(sighting.reason or f"there is no slice {where.name} in {where.zone}")
-    if options.action == "status":
-        print(f"{where.name} is {sighting.word}" + (f": {sighting.reason}" if sighting.reason else ""))
-        found = []
-        if sighting.condition == "ready":
-            found = workers(runner.run(commands.ssh(where, commands.state())).out)
-            for worker in found:
-                print(f"  {worker.host:40} {worker.state}")
-        write_json(options.json, {"slice": sighting.word, "workers": {one.host: one.state for one in found}})
-    elif sighting.condition != "ready":
-        raise UserError(f"{where.name} is {sighting.word}; there is nothing to {options.action} on it")
-    elif options.action == "logs":
-        if not re.fullmatch(r"\d+", options.worker):
-            raise UserError(f"--worker {options.worker}: workers count from 0")
-        code = runner.show(commands.ssh(where, commands.follow(options.lines), worker=options.worker))
-        if code:
-            raise UserError(f"the log of worker {options.worker} ended with gcloud's exit code {code}")
-    else:
-        result = runner.run(commands.ssh(where, commands.stop()))
-        if result.code:
-            raise result.explained(f"cannot stop the training on {where.name}")
-        print(f"training on {where.name} is stopped; the slice is still there and costs")
+    print(f"{where.name} is {sighting.word}" + (f": {sighting.reason}" if sighting.reason else ""))
+    found = []
+    if sighting.condition == "ready":
+        found = workers(runner.run(commands.ssh(where, commands.state())).out)
+        for worker in found:
+            print(f"  {worker.host:40} {worker.state}")
+    write_json(options.json, {"slice": sighting.word, "workers": {one.host: one.state for one in found}})
+
+
+def _logs(options: argparse.Namespace, where: Slice, runner: Runner) -> None:
+    if not re.fullmatch(r"\d+", options.worker):
+        raise UserError(f"--worker {options.worker}: workers count from 0")
+    where = _ready(where, runner)
+    code = runner.show(commands.ssh(where, commands.follow(options.lines), worker=options.worker))
+    if code:
+        raise UserError(f"the log of worker {options.worker} ended with gcloud's exit code {code}")
+
+
+def _stop(where: Slice, runner: Runner) -> None:
+    where = _ready(where, runner)
+    result = runner.run(commands.ssh(where, commands.stop()))
+    if result.code:
+        raise result.explained(f"cannot stop the training on {where.name}")
+    print(f"training on {where.name} is stopped; the slice is still there and costs")
+
+
+def _ready(where: Slice, runner: Runner) -> Slice:
+    """The slice of that name, with its number of nodes. Raises UserError where it is not ready."""
+    where, sighting = find(where, runner)
+    if sighting.condition != "ready":
+        raise UserError(f"{where.name} is {sighting.word}; nothing trains on it")
+    return where
 
 
 def _delete(options: argparse.Namespace, where: Slice, runner: Runner) -> None:
-    from clip_jax.tpu.launch_state import find
-
     where, sighting = find(where, runner)
-    if sighting.condition in ("absent", "unknown"):
-        raise UserError(sighting.reason or f"there is no slice {where.name} in {where.zone}")
     if not options.yes:
         try:
             typed = input(f"{where.name} is {sighting.word}. Type its name to delete it: ").strip()

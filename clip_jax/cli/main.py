@@ -37,7 +37,8 @@ EXAMPLES = """examples:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits: 0 on success, 2 for a user's mistake, 1 where the answer is no or a process is lost.
 
-    A run that was asked to stop has saved its state and exits with 75, anything else that is interrupted with 130.
+    A run that a disk, a bucket or the network failed exits with 74; one that was asked to stop has saved its state and
+    exits with 75, anything else that is interrupted with 130.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     warnings.showwarning = _warn

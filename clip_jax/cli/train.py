@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from clip_jax.cli.arguments import Parser, write_json
 from clip_jax.cli.config_arguments import joined, overrides_of
+from clip_jax.cli.process_arguments import add_process_arguments
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -20,14 +21,11 @@ def run(arguments: Sequence[str]) -> None:
         "--config", required=True, metavar="FILE[:ARG]", help="a Python file whose get_config(ARG) returns the config"
     )
     parser.add_argument("--workdir", required=True, help="the folder of the run, or gs://BUCKET/FOLDER")
-    several = parser.add_argument_group(
-        "several processes",
+    add_process_arguments(
+        parser,
         "Each runs this command with the same config and a workdir that all see. The hosts of a TPU pod find each "
         "other where TPU_WORKER_HOSTNAMES lists them; elsewhere, and on one host, give all three:",
     )
-    several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens for the others")
-    several.add_argument("--processes", metavar="N", type=int, help="how many there are")
-    several.add_argument("--process", metavar="I", type=int, help="which this one is, from 0 to N - 1")
     options, rest = parser.parse_known_args(joined(arguments))
     overrides = overrides_of(parser, rest)
 
@@ -51,10 +49,10 @@ def run(arguments: Sequence[str]) -> None:
         raise stopped
     if not is_first():
         return
-    last: dict = {}
+    last: dict = {"step": config.steps}
     for line in read_metrics(workdir):
         last |= line
-    print(f"trained to step {last['step']} in {workdir}")
+    print(f"trained to step {config.steps} in {workdir}")
     for name, value in last.items():
         if name == "loss" or name.startswith("eval/"):
             print(f"  {name:40} {value:.4f}")

@@ -37,12 +37,7 @@ class CsvTable:
         self._folder = os.path.dirname(self._path)
         if separator is not None and separator not in SEPARATORS:
             raise UserError(f"the CSV separator '{separator}' is not known; {nearest(separator, SEPARATORS)}")
-        try:
-            self._images, self._captions = _read(self._path, image, caption, separator)
-        except csv.Error as error:
-            raise UserError(
-                f"{self._path} is not readable CSV ({error}); look for a quote that is not closed"
-            ) from error
+        self._images, self._captions = _read(self._path, image, caption, separator)
         if not len(self):
             raise UserError(f"{self._path} has no rows behind its first, which names the columns")
 
@@ -67,7 +62,7 @@ class CsvTable:
     def read(self, indices: Indices) -> list[Sample | BadSample]:
         rows = check_indices(indices, len(self)).tolist()
         contents = files.read_files(self._place(row) for row in rows if self._images.encoded(row))
-        return [self._sample(row, contents.get(self._place(row))) for row in rows]
+        return [self._sample(row, contents.get(self._place(row), b"")) for row in rows]
 
     def _key(self, row: int) -> str:
         return f"{self._images.printable(row)}#{row + 1}"
@@ -75,14 +70,12 @@ class CsvTable:
     def _place(self, row: int) -> str:
         return files.join(self._folder, os.fsdecode(self._images.encoded(row)))
 
-    def _sample(self, row: int, image: bytes | None) -> Sample | BadSample:
+    def _sample(self, row: int, image: bytes | UserError) -> Sample | BadSample:
         key = self._key(row)
         if not self._images.encoded(row):
             return BadSample(key, "no image", "its row names no image")
-        if not image:
-            return BadSample(
-                key, "no image", f"{self._place(row)} is {'missing' if image is None else 'an empty file'}"
-            )
+        if not isinstance(image, bytes) or not image:
+            return BadSample(key, "no image", str(image or f"{self._place(row)} is an empty file"))
         try:
             caption = self._captions.encoded(row).decode().strip()
         except UnicodeDecodeError:
@@ -99,13 +92,23 @@ def _read(path: str, image: str | None, caption: str | None, separator: str | No
     ):
         first = lines.readline()
         delimiter = SEPARATORS[separator] if separator else "\t" if "\t" in first else ","
-        header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
-        image_at = _column(path, header, image, IMAGES, "image")
-        caption_at = _column(path, header, caption, CAPTIONS, "caption")
-        for row in csv.reader(lines, delimiter=delimiter):
-            if row:
-                images.add(row[image_at].strip() if image_at < len(row) else "")
-                captions.add(row[caption_at] if caption_at < len(row) else "")
+        line = 1  # where the row begins
+        try:
+            header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+            image_at = _column(path, header, image, IMAGES, "image")
+            caption_at = _column(path, header, caption, CAPTIONS, "caption")
+            line = 2
+            rows = csv.reader(lines, delimiter=delimiter, strict=True)
+            for row in rows:
+                if row:
+                    images.add(row[image_at].strip() if image_at < len(row) else "")
+                    captions.add(row[caption_at] if caption_at < len(row) else "")
+                line = 2 + rows.line_num
+        except csv.Error as error:
+            raise UserError(
+                f"{path} is not readable CSV ({error}) in the row that begins at line {line}; "
+                'close its quotes, and write a quote within quotes as ""'
+            ) from error
     return images.packed(), captions.packed()
 
 

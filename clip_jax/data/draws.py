@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from clip_jax.data.splitmix import splitmix64
+
 ASPECT_RATIOS = (3 / 4, 4 / 3)
 _TRIES = 10  # crops that are drawn before the middle of the image is taken
 _CROP, _CORNER, _FLIP, _CAPTION, _COLOURS = 0, 2 * _TRIES, 2 * _TRIES + 2, 2 * _TRIES + 3, 2 * _TRIES + 4
@@ -19,18 +21,9 @@ class Draws:
 
     @staticmethod
     def at(seed: int, positions: Int64[np.ndarray, " b"]) -> "Draws":
-        """Those of `positions`; each depends on nothing else.
-
-        Source: SplitMix64 of Steele, Lea and Flood 2014, whose n-th number needs none of those before.
-        """
-        base = np.random.SeedSequence(seed, spawn_key=(4,)).generate_state(1, np.uint64)
-        counters = positions.astype(np.uint64)[:, None] * np.uint64(NUMBERS) + np.arange(
-            1, NUMBERS + 1, dtype=np.uint64
-        )
-        x = base + counters * np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x ^= x >> np.uint64(31)
+        """Those of `positions`; each depends on nothing else."""
+        places = positions.astype(np.int64)[:, None] * NUMBERS + np.arange(NUMBERS)
+        x = splitmix64(seed, 4, places)
         return Draws((x >> np.uint64(11)) * 2.0**-53)
 
     def crops(self, sizes: Int64[np.ndarray, "b 2"], scale: tuple[float, float]) -> Int64[np.ndarray, "b 4"]:

@@ -1,10 +1,10 @@
 """Tables of tf.train.Examples, from whatever stores such records."""
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from clip_jax.data.lazy_tensorflow import tensorflow
 from clip_jax.data.table import BadSample, Indices, Sample
 from clip_jax.errors import UserError
 from clip_jax.schema import nearest
@@ -81,13 +81,14 @@ class ExampleTable:
         if not images or not images[0]:
             return BadSample(key, "no image", f"its feature '{self._features.image}' is missing or empty")
         try:
-            texts = [text.decode().strip() for name in self._features.captions for text in _bytes(example, name)]
+            found = [_texts(_bytes(example, name)) for name in self._features.captions]
         except UnicodeDecodeError:
             return BadSample(key, "bad caption", f"its {' or '.join(self._features.captions)} is not UTF-8 text")
         label = self._label(example)
         if label is not None and self.class_names and label >= len(self.class_names):
             return BadSample(key, "bad label", f"its label is {label}, but there are {len(self.class_names)} classes")
-        return Sample(key, images[0], tuple(text for text in texts if text), label)
+        captions = tuple(caption for several in found for caption in several)
+        return Sample(key, images[0], captions, label, tuple(map(len, found)) if len(found) > 1 else ())
 
     def _label(self, example) -> int | None:
         name = self._features.label
@@ -133,6 +134,11 @@ def _bytes(example, name: str) -> Sequence[bytes]:
     return example[name].bytes_list.value if name in example else ()
 
 
+def _texts(values: Sequence[bytes]) -> list[str]:
+    texts = [value.decode().strip() for value in values]
+    return [text for text in texts if text]
+
+
 def _example_parser():
     """From a record to its features by name, or None where it is no tf.train.Example."""
     tf = tensorflow()
@@ -145,16 +151,3 @@ def _example_parser():
             return None
 
     return parse
-
-
-def tensorflow():
-    """TensorFlow, which takes seconds to import. Raises UserError where it is not installed."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise UserError(
-            "tf.train.Examples are read through TensorFlow; pip install '.[train]' in the repository"
-        ) from error
-    return tf

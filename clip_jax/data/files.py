@@ -41,6 +41,10 @@ class Stamp:
     size: int
     version: int
 
+    @staticmethod
+    def of_local(status: os.stat_result) -> "Stamp":
+        return Stamp(status.st_size, status.st_mtime_ns)
+
 
 def is_remote(path: str) -> bool:
     """Whether `path` is a URL, which is read through fsspec."""
@@ -77,15 +81,24 @@ def match(pattern: str) -> list[str]:
     return sorted(system.unstrip_protocol(found) for found in attempt(pattern, lambda: system.glob(name)))
 
 
-def stamp(path: str) -> Stamp:
-    """Raises UserError where there is no such file, or it does not answer."""
+def stamp(path: str, anew: bool = False) -> Stamp:
+    """Of a remote file as a listing may have had it a while ago, unless it is asked for `anew`.
+
+    Raises UserError where there is no such file, or it does not answer.
+    """
     if not is_remote(path):
         try:
-            status = os.stat(path)
+            return Stamp.of_local(os.stat(path))
         except OSError as error:
             raise unreadable(path, error) from error
-        return Stamp(status.st_size, status.st_mtime_ns)
-    info = attempt(path, lambda: remote(path)[0].info(remote(path)[1]))
+
+    def ask() -> dict[str, Any]:
+        system, name = remote(path)
+        if anew:
+            system.invalidate_cache(name)
+        return system.info(name)
+
+    info = attempt(path, ask)
     marks = ("generation", "etag", "ETag", "mtime", "LastModified", "created")
     text = repr([str(info[mark]) for mark in marks if mark in info])
     digest = hashlib.blake2b(text.encode(), digest_size=7).digest()  # 7 bytes are a natural int64
@@ -103,35 +116,50 @@ def read_file(path: str) -> bytes:
     return attempt(path, lambda: remote(path)[0].cat_file(remote(path)[1]))
 
 
-def read_files(paths: Iterable[str]) -> dict[str, bytes | None]:
-    """The whole of each file, None for one that is not there; remote ones are read at once."""
+def read_files(paths: Iterable[str]) -> dict[str, bytes | UserError]:
+    """The whole of each file, or what to tell of one that is not there or not to be read; remote ones at once.
+
+    Raises UserError where a disk or another machine fails.
+    """
     distinct = list(dict.fromkeys(paths))
-    contents = {path: read_file(path) if os.path.isfile(path) else None for path in distinct if not is_remote(path)}
+    contents = {path: _read_local(path) for path in distinct if not is_remote(path)}
     urls = [path for path in distinct if is_remote(path)]
     return contents | dict(zip(urls, fetch([(url, None, None) for url in urls]), strict=True))
+
+
+def _read_local(path: str) -> bytes | UserError:
+    if not os.path.isfile(path):
+        return unreadable(path, FileNotFoundError())
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        if _is_transient(error):
+            raise unreadable(path, error) from error
+        return unreadable(path, error)
 
 
 Part: TypeAlias = tuple[str, int | None, int | None]
 """A URL with the first byte of a part of it and the one behind the last, None for those of the file."""
 
 
-def fetch(parts: Sequence[Part]) -> list[bytes | None]:
-    """Parts of remote files, at once; None where there is no such file.
+def fetch(parts: Sequence[Part]) -> list[bytes | UserError]:
+    """Parts of remote files, at once; for one that is not there or not to be read, what to tell of it.
 
-    What fails is asked for again, alone. Raises UserError where that does not help.
+    What fails for a while is asked for again, alone. Raises UserError where that does not help.
     """
     protocols: dict[str, list[int]] = {}
     for i, (url, _, _) in enumerate(parts):
         protocols.setdefault(url.split("://")[0], []).append(i)
-    found: dict[int, bytes | None] = {}
+    found: dict[int, bytes | UserError] = {}
     for places in protocols.values():
         found |= zip(places, _fetch([parts[i] for i in places]), strict=True)
     return [found[i] for i in range(len(parts))]
 
 
-def _fetch(parts: Sequence[Part]) -> list[bytes | None]:
+def _fetch(parts: Sequence[Part]) -> list[bytes | UserError]:
     system = remote(parts[0][0])[0]
-    found: dict[int, bytes | None] = {}
+    found: dict[int, bytes | UserError] = {}
     start = time.monotonic()
     for wait in (*_WAITS, None):
         missing = [i for i in range(len(parts)) if i not in found]
@@ -139,16 +167,16 @@ def _fetch(parts: Sequence[Part]) -> list[bytes | None]:
         answers = system.cat_ranges(names, [parts[i][1] for i in missing], [parts[i][2] for i in missing])
         failures = {}
         for i, answer in zip(missing, answers, strict=True):
-            if isinstance(answer, FileNotFoundError):
-                found[i] = None
-            elif getattr(answer, "code", None) == 416:  # HTTP's word for a range that begins behind the end
+            if getattr(answer, "code", None) == 416:  # HTTP's word for a range that begins behind the end
                 found[i] = b""
-            elif isinstance(answer, BaseException):
+            elif not isinstance(answer, BaseException):
+                found[i] = bytes(answer)
+            elif _is_transient(answer):
                 failures[i] = answer
             else:
-                found[i] = bytes(answer)
+                found[i] = unreadable(parts[i][0], answer)
         for i, error in failures.items():
-            if wait is None or not _is_transient(error) or time.monotonic() - start > _PATIENCE:
+            if wait is None or time.monotonic() - start > _PATIENCE:
                 raise unreadable(parts[i][0], error) from error
         if not failures:
             break

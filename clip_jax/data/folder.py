@@ -4,10 +4,10 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from clip_jax.data import files
 from clip_jax.data.table import BadSample, Indices, Sample, check_indices, read_class_names
 from clip_jax.errors import UserError
-
-IMAGE_EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"))
+from clip_jax.inputs.images import EXTENSIONS
 
 
 class FolderTable:
@@ -29,8 +29,8 @@ class FolderTable:
         if loose and any(per_class):
             raise UserError(f"{root} holds both images and folders of images; give a folder that has one or the other")
         if not loose and not any(per_class):
-            extensions = ", ".join(sorted(IMAGE_EXTENSIONS))
-            raise UserError(f"{root} has no images in it or in its folders; images end in {extensions}")
+            endings = ", ".join(f".{extension}" for extension in EXTENSIONS)
+            raise UserError(f"{root} has no images in it or in its folders; images end in {endings}")
         self._paths = loose or [path for paths in per_class for path in paths]
         self._labels = None if loose else [label for label, paths in enumerate(per_class) for _ in paths]
         self.class_names = () if loose else _class_names(self.root, folders)
@@ -55,25 +55,27 @@ class FolderTable:
         return [self._read(i) for i in check_indices(indices, len(self)).tolist()]
 
     def _read(self, index: int) -> Sample | BadSample:
-        path = self.root / self._paths[index]
+        key = self._paths[index]
+        path, text = str(self.root / key), str((self.root / key).with_suffix(".txt"))
+        image = files.read_files([path])[path]
+        if not isinstance(image, bytes) or not image:
+            return BadSample(key, "no image", str(image or f"{path} is an empty file"))
+        if self._labels is not None:
+            return Sample(key, image, (), self._labels[index])
+        if not os.path.lexists(text):
+            return Sample(key, image, ())
+        content = files.read_files([text])[text]
+        if not isinstance(content, bytes):
+            return BadSample(key, "bad caption", str(content))
         try:
-            image = path.read_bytes()
-            if not image:
-                return BadSample(self._paths[index], "no image", f"{path} is an empty file")
-            if self._labels is not None:
-                return Sample(self._paths[index], image, (), self._labels[index])
-            text = path.with_suffix(".txt")
-            caption = text.read_text(encoding="utf-8").strip() if text.exists() else ""
-        except OSError as error:
-            raise UserError(f"cannot read {error.filename or path}: {error.strerror}") from error
+            caption = content.decode("utf-8-sig").strip()
         except UnicodeDecodeError:
-            reason = f"the caption in {path.with_suffix('.txt')} is not UTF-8 text"
-            return BadSample(self._paths[index], "bad caption", reason)
-        return Sample(self._paths[index], image, (caption,) if caption else ())
+            return BadSample(key, "bad caption", f"the caption in {text} is not UTF-8 text")
+        return Sample(key, image, (caption,) if caption else ())
 
 
 def _is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
+    return not name.startswith(".") and os.path.splitext(name)[1].lower()[1:] in EXTENSIONS
 
 
 def _images_below(root: Path, folder: str) -> list[str]:

@@ -21,6 +21,7 @@ from clip_jax.data.files import Stamp
 from clip_jax.errors import UserError
 
 SUFFIX = ".index.npz"
+WHOLE = -1  # in place of the byte from which on a file cannot be read
 Columns = Mapping[str, np.ndarray]
 Scan = Callable[[str, int], Columns]
 """From a path and the file's size in bytes to the columns of its index."""
@@ -28,8 +29,8 @@ Scan = Callable[[str, int], Columns]
 
 def open_indexes(
     paths: Sequence[str], scan: Scan, version: int, columns: Sequence[str]
-) -> list[tuple[dict[str, np.ndarray], int]]:
-    """Those `columns` of every file's index, and the file's size in bytes.
+) -> list[tuple[dict[str, np.ndarray], Stamp]]:
+    """Those `columns` of every file's index, and which version of the file they hold for.
 
     Files without an index of this `version` are scanned, several at a time. Raises UserError where one cannot be.
     """
@@ -38,19 +39,19 @@ def open_indexes(
         return list(tqdm(indexes, "indexing shards", len(paths), unit="shard", delay=2))
 
 
-def _open(path: str, scan: Scan, version: int, columns: Sequence[str]) -> tuple[dict[str, np.ndarray], int]:
+def _open(path: str, scan: Scan, version: int, columns: Sequence[str]) -> tuple[dict[str, np.ndarray], Stamp]:
     found = files.stamp(path)
     stamp = np.array([version, found.size, found.version])
     for place in (path + SUFFIX, cache_path(path)):
         stored = _load(place, stamp, columns)
         if stored is not None:
-            return stored, found.size
+            return stored, found
     everything = scan(path, found.size)
     _check_unchanged(path, found)
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, stamp=stamp, **everything)
     _keep(path, content.getvalue())
-    return {name: everything[name] for name in columns}, found.size
+    return {name: everything[name] for name in columns}, found
 
 
 def cache_path(path: str) -> str:
@@ -62,14 +63,14 @@ def cache_path(path: str) -> str:
 
 
 def _check_unchanged(path: str, found: Stamp) -> None:
-    if files.stamp(path) != found:
+    if files.stamp(path, anew=True) != found:
         raise UserError(f"{path} changed while it was indexed; wait until it is written, and start again")
 
 
 def _load(place: str, stamp: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray] | None:
     """The columns of an index file, or None where it is not there, not readable or not of this version."""
-    content = files.read_files([place])[place] if files.is_remote(place) or os.path.isfile(place) else None
-    if not content:
+    content = files.read_files([place])[place]
+    if isinstance(content, UserError):
         return None
     try:
         with np.load(io.BytesIO(content)) as stored:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from clip_jax.data.encoded import encoded
-from clip_jax.data.table import BadSample, Cause, Table
+from clip_jax.data.table import BadSample, Cause, Sample, Table
 from clip_jax.inputs.base_tokenizer import Tokenizer
 
 BLOCK = 64  # adjacent samples that are read at once
@@ -58,17 +58,18 @@ class Inspection:
 
 @dataclass(frozen=True)
 class _Seen:
-    """One good sample: height and width, bytes, a digest of them, and its captions."""
+    """One good sample: height and width, bytes and a digest of them; of each caption a digest and its tokens."""
 
     size: tuple[int, int]
     bytes: int
     digest: int
-    captions: tuple[str, ...]
+    captions: tuple[int, ...]
+    tokens: tuple[int, ...]
     is_labelled: bool
 
 
 def inspect(table: Table, tokenizer: Tokenizer, limit: int | None = None, seed: int = 0) -> Inspection:
-    """Reads all samples, or some `limit` of them in blocks at random, and checks them as training does.
+    """Reads all samples, or some `limit` of them in blocks at random, and decodes every image whole.
 
     Shows progress where it takes long. Raises UserError where the table cannot be read.
     """
@@ -77,8 +78,11 @@ def inspect(table: Table, tokenizer: Tokenizer, limit: int | None = None, seed: 
     if limit is not None and limit < len(table):
         blocks = np.sort(np.random.default_rng(seed).choice(blocks, -(-limit // BLOCK), replace=False))
 
+    special = int((tokenizer(["a"]) != tokenizer.pad_id).sum()) - len(tokenizer.encode("a"))
+
     def look(block: int) -> list[_Seen | BadSample]:
-        return _look(table, range(block * BLOCK, min((block + 1) * BLOCK, len(table))))
+        samples = table.read(range(block * BLOCK, min((block + 1) * BLOCK, len(table))))
+        return [_look(sample, tokenizer, special) for sample in samples]
 
     found: list[_Seen | BadSample] = []
     with (
@@ -90,8 +94,7 @@ def inspect(table: Table, tokenizer: Tokenizer, limit: int | None = None, seed: 
             progress.update(len(several))
     good = [one for one in found if isinstance(one, _Seen)]
     captions = [caption for one in good for caption in one.captions]
-    special = int((tokenizer(["a"]) != tokenizer.pad_id).sum()) - len(tokenizer.encode("a"))
-    tokens = np.array([len(tokenizer.encode(caption)) + special for caption in captions], float)
+    tokens = np.array([number for one in good for number in one.tokens], float)
     sizes = np.array([one.size for one in good], float).reshape(-1, 2)
     return Inspection(
         samples=len(table),
@@ -115,19 +118,27 @@ def inspect(table: Table, tokenizer: Tokenizer, limit: int | None = None, seed: 
     )
 
 
-def _look(table: Table, indices: Sequence[int]) -> list[_Seen | BadSample]:
-    found: list[_Seen | BadSample] = []
-    for sample in table.read(indices):
-        image = sample if isinstance(sample, BadSample) else encoded(sample)
-        if isinstance(sample, BadSample) or isinstance(image, BadSample):
-            found.append(image if isinstance(image, BadSample) else sample)  # pyright: ignore[reportArgumentType]
-        elif not sample.captions and sample.label is None:
-            found.append(BadSample(sample.key, "no caption", "it has neither a caption nor a label"))
-        else:
-            digest = int.from_bytes(hashlib.blake2b(sample.image, digest_size=8).digest())
-            labelled = sample.label is not None
-            found.append(_Seen(image.size, len(sample.image), digest, sample.captions, labelled))
-    return found
+def _look(sample: Sample | BadSample, tokenizer: Tokenizer, special: int) -> _Seen | BadSample:
+    """What there is to tell of a sample, whose captions take so many `special` tokens each beside their own."""
+    if isinstance(sample, BadSample):
+        return sample
+    image = encoded(sample, False)
+    if isinstance(image, BadSample):
+        return image
+    if not sample.captions and sample.label is None:
+        return BadSample(sample.key, "no caption", "it has neither a caption nor a label")
+    return _Seen(
+        size=image.size,
+        bytes=len(sample.image),
+        digest=_digest(sample.image),
+        captions=tuple(_digest(caption.encode(errors="surrogatepass")) for caption in sample.captions),
+        tokens=tuple(len(tokenizer.encode(caption)) + special for caption in sample.captions),
+        is_labelled=sample.label is not None,
+    )
+
+
+def _digest(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest())
 
 
 def _spread(values: Float[np.ndarray, " b"]) -> Spread:
@@ -136,5 +147,5 @@ def _spread(values: Float[np.ndarray, " b"]) -> Spread:
     return {f"{p} %": float(value) for p, value in zip(PERCENTILES, np.percentile(values, PERCENTILES), strict=True)}
 
 
-def _repeated(values: Sequence[Any]) -> float:
+def _repeated(values: Sequence[int]) -> float:
     return 1 - len(set(values)) / len(values) if values else 0.0

@@ -2,45 +2,74 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Int64
 
+from clip_jax.data.interleaving import Whole, places_before, places_of, sources_at
+from clip_jax.data.splitmix import splitmix64
 from clip_jax.errors import UserError
 
-PERIOD = 65_536  # positions among which every source has its exact share
+BLOCK = 64  # positions that are shuffled with each other
+FINE, FINEST = 2**31, 2**50  # positions of a cycle, where weights are not whole numbers
+LEAST = 64  # of them for each source, which rounds its weight by less than 1 %
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Of every 65,536 positions, source s has `quotas[s]`, spread evenly and otherwise at random."""
+    """An endless sequence in which source s has exactly `counts[s]` of every sum(counts) positions, a cycle.
 
-    quotas: tuple[int, ...]
+    They are spread evenly, and then shuffled in blocks, of which none reaches beyond a cycle.
+    """
+
+    counts: tuple[int, ...]
     seed: int
 
     @staticmethod
     def of_weights(weights: Sequence[float], seed: int) -> "Mixture":
-        """The mixture whose shares are nearest to the weights. Raises UserError where one has no share."""
+        """The mixture of these weights; those that are whole numbers, such as sizes of tables, are kept exactly.
+
+        Raises UserError for weights that are not above 0, and for one that is nearly nothing beside the others.
+        """
         if not weights or not all(np.isfinite(weight) and weight > 0 for weight in weights):
             raise UserError(f"the weights of the data's sources are {list(weights)}; each must be above 0")
-        exact = np.asarray(weights) / np.sum(weights) * PERIOD
-        quotas = np.floor(exact).astype(int)
-        rest = np.argsort(quotas - exact, kind="stable")[: PERIOD - quotas.sum()]
-        quotas[rest] += 1  # largest remainders first
-        if quotas.min() == 0:
+        shares = [weight / sum(weights) for weight in weights]
+        cycle = max(FINE, LEAST / min(shares))
+        if all(float(weight).is_integer() for weight in weights) and sum(weights) <= FINEST:
+            return Mixture(tuple(map(int, weights)), seed)
+        if cycle > FINEST:
             raise UserError(f"a source of weight {min(weights)} among {list(weights)} would hardly ever be seen")
-        return Mixture(tuple(quotas.tolist()), seed)
+        return Mixture(tuple(round(share * cycle) for share in shares), seed)
 
     def sources(self, start: int, stop: int) -> Int64[np.ndarray, " b"]:
         """The source of each position in [start, stop)."""
-        positions = np.arange(start, stop)
-        sources = np.zeros(len(positions), np.int64)
-        if len(self.quotas) > 1:
-            for period in range(start // PERIOD, -(-stop // PERIOD)):
-                here = positions // PERIOD == period
-                sources[here] = _period(self, period)[0][positions[here] % PERIOD]
-        return sources
+        if len(self.counts) == 1 or stop == start:
+            return np.zeros(stop - start, np.int64)
+        positions, places = self.shuffled(np.arange(self.block_of(start), self.block_of(stop - 1) + 1))
+        first, last = int(positions[0]), int(positions[-1])
+        return sources_at(self.counts, first, last + 1)[places - first][start - first : stop - first]
+
+    def shuffled(self, blocks: Int64[np.ndarray, " m"]) -> tuple[Int64[np.ndarray, " b"], Int64[np.ndarray, " b"]]:
+        """The positions in these blocks, and which place of the regular sequence has come to each."""
+        positions = self.start_of(blocks)[:, None] + np.arange(min(BLOCK, sum(self.counts)))
+        is_here = positions < self.start_of(blocks + 1)[:, None]  # the last block of a cycle is shorter
+        keys = np.where(is_here, splitmix64(self.seed, 3, positions), np.iinfo(np.uint64).max)
+        places = np.take_along_axis(positions, np.argsort(keys, axis=1, kind="stable"), axis=1)
+        return positions[is_here], places[is_here]
+
+    def block_of(self, position: Whole) -> Whole:
+        """The block that holds a position, or those that hold several."""
+        cycle, offset = position // sum(self.counts), position % sum(self.counts)
+        return cycle * self._blocks + offset // BLOCK
+
+    def start_of(self, block: Whole) -> Whole:
+        """The position at which a block begins, or several do."""
+        cycle, offset = block // self._blocks, block % self._blocks
+        return cycle * sum(self.counts) + offset * BLOCK
+
+    @property
+    def _blocks(self) -> int:
+        return -(-sum(self.counts) // BLOCK)
 
 
 @dataclass(frozen=True)
@@ -52,32 +81,26 @@ class Share:
 
     def before(self, position: int) -> int:
         """How many positions of the mixture before `position` are this source's."""
-        quota = self.mixture.quotas[self.source]
-        period, offset = divmod(position, PERIOD)
-        if quota == PERIOD:
-            return position
-        return period * quota + int(np.searchsorted(_period(self.mixture, period)[1][self.source], offset))
+        start = self.mixture.start_of(self.mixture.block_of(position))
+        own = self.mixture.sources(start, position) == self.source
+        return places_before(self.mixture.counts, self.source, start) + int(own.sum())
 
     def places(self, start: int, stop: int) -> Int64[np.ndarray, " b"]:
         """The mixture's position of each of this source's own positions in [start, stop)."""
-        quota = self.mixture.quotas[self.source]
-        own = np.arange(start, stop)
-        if quota == PERIOD:
-            return own
-        places = np.empty(len(own), np.int64)
-        for period in range(start // quota, -(-stop // quota)):
-            here = own // quota == period
-            places[here] = period * PERIOD + _period(self.mixture, period)[1][self.source][own[here] % quota]
-        return places
+        mixture = self.mixture
+        if len(mixture.counts) == 1 or stop == start:
+            return np.arange(start, stop)
+        # Blocks are shuffled whole, so the source's other places in the first and the last are needed too.
+        begin, end = self._block_of(start)[0], self._block_of(stop - 1)[1]
+        own = places_of(mixture.counts, self.source, begin, end)
+        positions, places = mixture.shuffled(np.unique(mixture.block_of(own)))
+        return positions[np.isin(places, own)][start - begin : stop - begin]
 
-
-@lru_cache(maxsize=16)
-def _period(mixture: Mixture, period: int) -> tuple[Int64[np.ndarray, " p"], tuple[Int64[np.ndarray, " q"], ...]]:
-    """The source of each position of a period, and the positions of each source."""
-    raw = np.random.Philox(np.random.SeedSequence(mixture.seed, spawn_key=(3, period))).random_raw(PERIOD)
-    jitter = (raw >> np.uint64(11)) * 2.0**-53
-    ranks = np.concatenate([np.arange(quota) for quota in mixture.quotas])
-    quotas = np.repeat(mixture.quotas, mixture.quotas)
-    order = np.argsort((ranks + jitter) / quotas, kind="stable")
-    sources = np.repeat(np.arange(len(mixture.quotas)), mixture.quotas)[order]
-    return sources, tuple(np.flatnonzero(sources == source) for source in range(len(mixture.quotas)))
+    def _block_of(self, n: int) -> tuple[int, int]:
+        """The source's own positions that are in one block with its n-th, as [first, stop)."""
+        (place,) = places_of(self.mixture.counts, self.source, n, n + 1).tolist()
+        block = self.mixture.block_of(place)
+        first, stop = (
+            places_before(self.mixture.counts, self.source, self.mixture.start_of(one)) for one in (block, block + 1)
+        )
+        return first, stop

@@ -8,8 +8,9 @@ Many hosts each read some rows of every batch. So that they too read contiguous 
 divided into lanes, as many however many hosts there are, and a block's samples go to the rows of one lane.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from jaxtyping import Int64
@@ -58,7 +59,7 @@ class Order:
         while position < stop:
             epoch, place = divmod(position, self.samples)
             index, offset = self._window_at(epoch, place)
-            part = _shuffled_window(self, epoch, index)[offset : offset + stop - position]
+            part = self._window(epoch, index)[offset : offset + stop - position]
             parts.append(part)
             position += len(part)
         return np.concatenate(parts)
@@ -67,15 +68,52 @@ class Order:
         """The position at which the window ends that `position` lies in."""
         epoch, place = divmod(position, self.samples)
         index, offset = self._window_at(epoch, place)
-        return position - offset + len(_shuffled_window(self, epoch, index))
+        return position - offset + len(self._window(epoch, index))
+
+    # Each order keeps its own, as the many sources of a mixture would drive each other's out of one cache.
+
+    @cached_property
+    def _blocks(self) -> Callable[[int], tuple[Int64[np.ndarray, " m"], int]]:
+        """Of an epoch, the order of its blocks, and the window of the table's last block, which alone may be short."""
+        return lru_cache(maxsize=2)(self._ordered_blocks)
+
+    @cached_property
+    def _window(self) -> Callable[[int, int], Int64[np.ndarray, " w"]]:
+        """The sample indices of one window of an epoch, shuffled."""
+        return lru_cache(maxsize=8)(self._shuffled_window)
+
+    def _ordered_blocks(self, epoch: int) -> tuple[Int64[np.ndarray, " m"], int]:
+        blocks = _permutation(-(-self.samples // self.block), self.seed, (0, epoch))
+        return blocks, int(np.argmax(blocks)) // self.window
+
+    def _shuffled_window(self, epoch: int, index: int) -> Int64[np.ndarray, " w"]:
+        blocks = self._blocks(epoch)[0][index * self.window : (index + 1) * self.window]
+        members = (blocks[:, None] * self.block + np.arange(self.block)).ravel()
+        members = members[members < self.samples]
+        shuffled = _permutation(len(members), self.seed, (1, epoch, index))
+        if self.lanes == 1:
+            return members[shuffled]
+        first = epoch * self.samples + self._window_start(epoch, index)
+        positions = np.arange(first, first + len(members))
+        places = positions if self.share is None else self.share.places(first, first + len(members))
+        lanes = places % self.batch_size * self.lanes // self.batch_size
+        arranged = np.empty_like(members)
+        arranged[np.lexsort((shuffled, lanes))] = members  # lane after lane takes the next blocks, and shuffles them
+        arranged.setflags(write=False)
+        return arranged
 
     def _window_at(self, epoch: int, place: int) -> tuple[int, int]:
         """The window that holds the epoch's position `place`, and the offset in it."""
         full = self.block * self.window
         missing = -self.samples % self.block  # what the last, short block lacks of a full one
-        if place >= (_short_window(self, epoch) + 1) * full - missing:
+        if place >= (self._blocks(epoch)[1] + 1) * full - missing:
             place += missing
         return divmod(place, full)
+
+    def _window_start(self, epoch: int, index: int) -> int:
+        """The epoch's position at which a window begins."""
+        missing = -self.samples % self.block if index > self._blocks(epoch)[1] else 0
+        return index * self.window * self.block - missing
 
 
 def process_slice(step: int, batch_size: int, process_index: int, process_count: int) -> tuple[int, int]:
@@ -90,43 +128,6 @@ def process_slice(step: int, batch_size: int, process_index: int, process_count:
     share = batch_size // process_count
     start = step * batch_size + process_index * share
     return start, start + share
-
-
-@lru_cache(maxsize=8)
-def _block_order(samples: int, block: int, seed: int, epoch: int) -> Int64[np.ndarray, " m"]:
-    return _permutation(-(-samples // block), seed, (0, epoch))
-
-
-@lru_cache(maxsize=8)
-def _short_window(order: Order, epoch: int) -> int:
-    """The window of an epoch that holds the table's last block, which alone may be short."""
-    return int(np.argmax(_block_order(order.samples, order.block, order.seed, epoch))) // order.window
-
-
-@lru_cache(maxsize=64)
-def _shuffled_window(order: Order, epoch: int, index: int) -> Int64[np.ndarray, " w"]:
-    """The sample indices of one window of an epoch, shuffled."""
-    blocks = _block_order(order.samples, order.block, order.seed, epoch)
-    blocks = blocks[index * order.window : (index + 1) * order.window]
-    members = (blocks[:, None] * order.block + np.arange(order.block)).ravel()
-    members = members[members < order.samples]
-    shuffled = _permutation(len(members), order.seed, (1, epoch, index))
-    if order.lanes == 1:
-        return members[shuffled]
-    first = epoch * order.samples + _window_start(order, epoch, index)
-    positions = np.arange(first, first + len(members))
-    places = positions if order.share is None else order.share.places(first, first + len(members))
-    lanes = places % order.batch_size * order.lanes // order.batch_size
-    arranged = np.empty_like(members)
-    arranged[np.lexsort((shuffled, lanes))] = members  # lane after lane takes the next blocks, and shuffles them
-    arranged.setflags(write=False)
-    return arranged
-
-
-def _window_start(order: Order, epoch: int, index: int) -> int:
-    """The epoch's position at which a window begins."""
-    missing = -order.samples % order.block if index > _short_window(order, epoch) else 0
-    return index * order.window * order.block - missing
 
 
 def _permutation(n: int, seed: int, stream: tuple[int, ...]) -> Int64[np.ndarray, " n"]:

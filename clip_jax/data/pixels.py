@@ -1,52 +1,51 @@
 """The TensorFlow program that makes a square of pixels of an image: decoded, cropped, resized without aliasing.
 
 Where the crop is larger than the square, pixels are averaged by area, which is several times as fast as an antialiased
-bicubic kernel and differs from Pillow's by 2 levels of 255 in the mean (experiments/benchmarks/loader.py). JPEGs of
-twice the size and more are decoded at a half, a quarter or an eighth of it.
+bicubic kernel. JPEGs of twice the size and more are decoded at a half, a quarter or an eighth of it, with the edges of
+the crop moved to the nearest pixels of that scale. How far each lies from Pillow's bicubic kernel is measured by
+experiments/benchmarks/loader.py.
 """
 
-import os
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int32, Int64
 
-RAW, WHOLE = 0, 1  # the branches of `make_pixels`: RGB pixels, a JPEG, then JPEGs at a half, a quarter and an eighth
+from clip_jax.data.encoded import decoded_crop
+
+OTHER, WHOLE = 0, 1  # the branches of `decode`: what Pillow decodes, JPEGs, then those at a half, a quarter, an eighth
 _RATIOS = (1, 2, 4, 8)
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow and torchvision weigh colours
 
 
-def tensorflow() -> Any:
-    """TensorFlow, kept off the accelerator and quiet."""
-    # Both silence what TensorFlow says of its build when imported; nothing here uses the kernels that are switched off.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    import tensorflow as tf
-
-    tf.config.set_visible_devices([], "GPU")  # it would take the memory that JAX needs
-    return tf
+def jpeg_branches(
+    crops: Int64[np.ndarray, "b 4"], plain_jpegs: Bool[np.ndarray, " b"], size: int
+) -> Int32[np.ndarray, " b"]:
+    """How each image is decoded of which a crop (top, left, height, width) becomes a square of `size` pixels."""
+    reductions = crops[:, 2:].min(axis=1) // size
+    scaled = sum(reductions >= ratio for ratio in _RATIOS[1:])
+    return np.where(plain_jpegs, WHOLE + scaled, OTHER).astype(np.int32)
 
 
-def jpeg_branch(crop: Int64[np.ndarray, " 4"], size: int) -> tuple[int, Int64[np.ndarray, " 4"]]:
-    """How a JPEG is decoded of which `crop` becomes a square of `size` pixels, and the crop at that scale."""
-    reduction = int(min(crop[2], crop[3])) // size
-    branch = sum(reduction >= ratio for ratio in _RATIOS[1:])
-    return WHOLE + branch, crop // _RATIOS[branch]
+def decode(tf: Any, image: Any, branch: Any, crop: Any) -> Any:
+    """Uint8 [h, w, 3]: the crop of an image file, of a JPEG perhaps at a smaller scale; an error where it is broken."""
 
-
-def make_pixels(tf: Any, data: Any, branch: Any, crop: Any, flip: Any, colours: Any, size: int) -> Any:
-    """Uint8 [size, size, 3] of one image; `crop` is top, left, height and width, `colours` three factors or none."""
-
-    def raw() -> Any:
-        return tf.reshape(tf.io.decode_raw(data, tf.uint8), (crop[2], crop[3], 3))
+    def other() -> Any:
+        return tf.numpy_function(decoded_crop, [image, crop], tf.uint8)
 
     def jpeg(ratio: int) -> Any:
-        return tf.io.decode_and_crop_jpeg(data, crop, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+        edges = (tf.stack([crop[:2], crop[:2] + crop[2:]]) + ratio // 2) // ratio
+        window = tf.concat([edges[0], edges[1] - edges[0]], 0)
+        return tf.io.decode_and_crop_jpeg(image, window, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
 
-    branches = [raw, *(lambda ratio=ratio: jpeg(ratio) for ratio in _RATIOS)]
-    part = tf.ensure_shape(tf.switch_case(branch, branches), (None, None, 3))
+    branches = [other, *(lambda ratio=ratio: jpeg(ratio) for ratio in _RATIOS)]
+    return tf.ensure_shape(tf.switch_case(branch, branches), (None, None, 3))
+
+
+def make_pixels(tf: Any, part: Any, flip: Any, colours: Any, size: int) -> Any:
+    """Uint8 [size, size, 3] of uint8 [h, w, 3]; `colours` is three factors or none."""
     square = tf.cond(
-        tf.reduce_min(crop[2:]) >= size,
+        tf.reduce_min(tf.shape(part)[:2]) >= size,
         lambda: tf.image.resize(part, (size, size), method="area"),
         lambda: tf.image.resize(part, (size, size), method="bicubic", antialias=True),
     )

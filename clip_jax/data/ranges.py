@@ -3,13 +3,15 @@
 import errno
 import io
 import os
-import threading
+import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 from clip_jax.data import files
+from clip_jax.data.files import Stamp
 from clip_jax.errors import UserError
 
 Range = tuple[int, int]  # offset and size in bytes
@@ -18,21 +20,21 @@ _REMOTE_GAP = 1024 * 1024
 _LIMIT = 16 * 1024 * 1024  # bytes of one coalesced read
 _REMOTE_LIMIT = 4 * 1024 * 1024  # smaller, since several are under way at once
 _BLOCK = 8 * 1024 * 1024  # bytes that a remote stream reads at a time
-_OPEN_FILES = 256  # well below the usual limit of 1024 descriptors a process
+_OPEN_FILES = 256  # of all tables together; well below the usual limit of 1024 descriptors a process
+_TRUST = 60.0  # seconds for which another machine is not asked again whether a file has changed
 
 
 class RangeReader:
-    """Reads parts of files of known size; local ones stay open for later reads while there are not too many.
+    """Reads parts of files that were indexed; local ones stay open for later reads while there are not too many.
 
-    `sizes` maps each path to its size in bytes; a local file that has another one by now is refused, as is any that
-    ends before a range does.
+    `stamps` maps each path to its version when it was indexed. A file that is another by now is refused, as is one
+    that ends before a range does; of remote files that is asked at their first read and then once a minute.
     """
 
-    def __init__(self, sizes: Mapping[str, int]) -> None:
-        self._sizes = dict(sizes)
-        self._open: dict[str, int] = {}  # path to descriptor
-        self._lock = threading.Lock()
-        weakref.finalize(self, _close_all, self._open)
+    def __init__(self, stamps: Mapping[str, Stamp]) -> None:
+        self._stamps = dict(stamps)
+        self._asked: dict[str, float] = {}  # when remote files' versions were
+        weakref.finalize(self, _open_file.cache_clear).atexit = False
 
     def read(self, wanted: Mapping[str, Iterable[Range]]) -> dict[str, dict[Range, bytes]]:
         """The content of each range of each path, neighbours fetched in one read. Raises UserError."""
@@ -40,36 +42,58 @@ class RangeReader:
             path: self._read_local(path, ranges) for path, ranges in wanted.items() if not files.is_remote(path)
         }
         elsewhere = {path: ranges for path, ranges in wanted.items() if files.is_remote(path)}
-        return contents | _read_remote(elsewhere) if elsewhere else contents
+        return contents | self._read_remote(elsewhere) if elsewhere else contents
 
     def _read_local(self, path: str, ranges: Iterable[Range]) -> dict[Range, bytes]:
         contents = {}
         try:
-            with self._descriptor(path) as file:
-                if os.fstat(file).st_size != self._sizes[path]:
-                    raise _changed(path)
-                for stretch in coalesce(ranges, _GAP, _LIMIT):
-                    contents |= stretch.split(_pread(file, stretch.start, stretch.stop - stretch.start))
+            file = _open(path, self._stamps[path])  # open at least as long as it has this name
+            for stretch in coalesce(ranges, _GAP, _LIMIT):
+                contents |= stretch.split(_pread(file.descriptor, stretch.start, stretch.stop - stretch.start))
+            if Stamp.of_local(os.fstat(file.descriptor)) != self._stamps[path]:
+                raise _changed(path)
         except OSError as error:
             if error.errno == errno.ENODATA:
                 raise _changed(path) from error
             raise files.unreadable(path, error) from error
         return contents
 
-    @contextmanager
-    def _descriptor(self, path: str) -> Iterator[int]:
-        with self._lock:
-            if path not in self._open and len(self._open) < _OPEN_FILES:
-                self._open[path] = os.open(path, os.O_RDONLY)
-            kept = self._open.get(path)
-        if kept is not None:
-            yield kept
-            return
-        file = os.open(path, os.O_RDONLY)
-        try:
-            yield file
-        finally:
-            os.close(file)
+    def _read_remote(self, wanted: Mapping[str, Iterable[Range]]) -> dict[str, dict[Range, bytes]]:
+        now = time.monotonic()
+        doubtful = [path for path in wanted if path not in self._asked or now - self._asked[path] >= _TRUST]
+        self._asked |= dict.fromkeys(doubtful, now)
+        with ThreadPoolExecutor(files.AT_ONCE) as pool:
+            stamps = pool.map(lambda path: files.stamp(path, anew=True), doubtful)
+            contents = _fetch(wanted)
+            for path, stamp in zip(doubtful, stamps, strict=True):
+                if stamp != self._stamps[path]:
+                    raise _changed(path)
+        return contents
+
+
+class _OpenFile:
+    """A file on this machine that is closed once nobody holds it."""
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.descriptor).atexit = False  # threads may be reading until then
+
+
+@lru_cache(_OPEN_FILES)
+def _open_file(path: str, stamp: Stamp) -> _OpenFile:
+    """Kept by version too, so that a new table opens a file that was replaced anew."""
+    del stamp
+    return _OpenFile(path)
+
+
+def _open(path: str, stamp: Stamp) -> _OpenFile:
+    try:
+        return _open_file(path, stamp)
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        _open_file.cache_clear()
+        return _open_file(path, stamp)
 
 
 def open_stream(path: str, size: int) -> io.BufferedReader:
@@ -133,21 +157,25 @@ class _RemoteFile(io.RawIOBase):
         if stop <= self._place:
             return 0
         (data,) = files.fetch([(self._url, self._place, stop)])
-        if data is None or len(data) != stop - self._place:
+        if isinstance(data, UserError):
+            raise data
+        if len(data) != stop - self._place:
             raise _changed(self._url)
         buffer[: len(data)] = data
         self._place = stop
         return len(data)
 
 
-def _read_remote(wanted: Mapping[str, Iterable[Range]]) -> dict[str, dict[Range, bytes]]:
+def _fetch(wanted: Mapping[str, Iterable[Range]]) -> dict[str, dict[Range, bytes]]:
     stretches = [
         (path, stretch) for path, ranges in wanted.items() for stretch in coalesce(ranges, _REMOTE_GAP, _REMOTE_LIMIT)
     ]
     parts = files.fetch([(path, stretch.start, stretch.stop) for path, stretch in stretches])
     contents: dict[str, dict[Range, bytes]] = {path: {} for path in wanted}
     for (path, stretch), data in zip(stretches, parts, strict=True):
-        if data is None or len(data) != stretch.stop - stretch.start:
+        if isinstance(data, UserError):
+            raise data
+        if len(data) != stretch.stop - stretch.start:
             raise _changed(path)
         contents[path] |= stretch.split(data)
     return contents
@@ -165,8 +193,3 @@ def _pread(file: int, offset: int, size: int) -> bytes:
 
 def _changed(path: str) -> UserError:
     return UserError(f"{path} has changed since it was indexed; leave the data as it is, and start again")
-
-
-def _close_all(files: dict[str, int]) -> None:
-    for file in files.values():
-        os.close(file)

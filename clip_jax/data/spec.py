@@ -1,5 +1,6 @@
 """The grammar that names data everywhere: KIND:LOCATION[?key=value&...], or a bare path."""
 
+import fnmatch
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ OPTIONS = {
 }
 """The options of each kind of data."""
 REMOTE = ("tar", "csv", "tfrecord")  # kinds whose location may be a URL
-FILES = {"tar": "*.tar", "tfrecord": "*.tfrecord*", "arrayrecord": "*.array*record*"}  # in a folder, of each kind
+FILES = {"tar": "*.tar", "tfrecord": "*.tfrecord*", "arrayrecord": "*.array*record*"}
+"""How the files of each kind are named, by which a bare path or a folder of them is recognised."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Spec:
 def parse_spec(text: str) -> Spec:
     """The parts of a data spec such as `tar:data/{00000..00012}.tar?captions=captions` or `folder:pets`.
 
-    A bare path or URL is recognised by its name (.tar, .csv, .tsv, .tfrecord), a folder by what it holds: tars, or
-    images. Raises UserError for what is not in the grammar.
+    A bare path or URL is recognised by its name (.tar, .csv, .tsv, .tfrecord, .arrayrecord), a folder by what it
+    holds: tars, TFRecords, ArrayRecords, or images. Raises UserError for what is not in the grammar.
     """
     rest, question, option_text = text.partition("?")
     kind, colon, location = rest.partition(":")
@@ -107,18 +109,18 @@ def open_table(text: str) -> Table:
 def _recognise(path: str) -> str:
     """The kind of data behind a bare path or URL."""
     name = path.rstrip("/").rsplit("/", 1)[-1]
-    for ending, kind in ((".tar", "tar"), (".csv", "csv"), (".tsv", "csv")):
-        if name.endswith(ending):
+    if name.endswith((".csv", ".tsv")):
+        return "csv"
+    for kind, pattern in FILES.items():
+        if fnmatch.fnmatchcase(name, pattern):
             return kind
-    if ".tfrecord" in name:
-        return "tfrecord"
     if files.is_remote(path):
         raise UserError(f"{path} is of an unknown kind; name it as in tar:{path}")
     place = Path(path).expanduser()
     if place.is_dir():
-        return "tar" if any(place.glob("*.tar")) else "folder"
+        return next((kind for kind, pattern in FILES.items() if any(place.glob(pattern))), "folder")
     if place.exists():
-        raise UserError(f"{path} is neither a tar nor a folder; name its kind as in KIND:{path}")
+        raise UserError(f"{path} is of an unknown kind; name it as in KIND:{path}")
     raise UserError(f"there is no file or folder {path}; a path or KIND:LOCATION ({', '.join(OPTIONS)}) would do")
 
 

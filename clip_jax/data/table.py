@@ -23,13 +23,26 @@ class Sample:
     """One image as stored, with what is said about it.
 
     `key` is unique within its table. `image` is an encoded file (JPEG, PNG, WebP). `captions` may be empty where
-    the source has labels only; `label` is an index into the table's `class_names`.
+    the source has labels only; where they are of several fields, `captions_by_field` says how many each gave, in the
+    order that these were named in. `label` is an index into the table's `class_names`.
     """
 
     key: str
     image: bytes
     captions: tuple[str, ...]
     label: int | None = None
+    captions_by_field: tuple[int, ...] = ()
+
+    def caption_weights(self, weights: tuple[float, ...]) -> tuple[float, ...]:
+        """Of each caption, from `weights` of the fields, or of the first, second, ... caption where there are none.
+
+        A field's captions share its weight, and those without a weight have none. Empty, which means that each is
+        taken as often as any, where there are no weights, or none of a caption that there is.
+        """
+        sizes = self.captions_by_field or (1,) * len(self.captions)
+        weights = (*weights, *(0.0 for _ in sizes))
+        shares = tuple(weight / size for weight, size in zip(weights, sizes, strict=False) for _ in range(size))
+        return shares if any(shares) else ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,7 @@ class Table(Protocol):
     def read(self, indices: Indices) -> list[Sample | BadSample]:
         """The samples at `indices`, in that order; images are not decoded yet.
 
-        Raises UserError where the source itself fails: a file that has gone, a disk that answers no more.
+        Raises UserError where the source itself fails: a shard that has gone or changed, a disk that answers no more.
         """
         ...
 
@@ -102,9 +115,10 @@ def locate(indices: Indices, part_sizes: Sequence[int]) -> list[tuple[int, int]]
 def read_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """The names in a file of one class name a line. Raises UserError where it cannot be read."""
     try:
-        return tuple(line.strip() for line in files.read_file(os.fspath(path)).decode().strip().splitlines())
+        text = files.read_file(os.fspath(path)).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text; one class name a line would be") from error
+    return tuple(line.strip() for line in text.strip().splitlines())
 
 
 def class_names_near(path: str) -> tuple[str, ...]:

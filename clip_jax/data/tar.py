@@ -14,9 +14,10 @@ import numpy as np
 from clip_jax.data import files
 from clip_jax.data.patterns import check_distinct, distinguish
 from clip_jax.data.ranges import Range, RangeReader
-from clip_jax.data.table import BadSample, Cause, Indices, Sample, class_names_near, locate
-from clip_jax.data.tar_index import IMAGE_EXTENSIONS, NO_LABEL, WRONG_LABEL, open_tar_indexes
+from clip_jax.data.table import BadSample, Indices, Sample, class_names_near, locate
+from clip_jax.data.tar_index import NO_LABEL, WRONG_LABEL, open_tar_indexes
 from clip_jax.errors import UserError
+from clip_jax.inputs.images import EXTENSIONS
 from clip_jax.schema import nearest
 
 
@@ -24,7 +25,8 @@ class TarTable:
     """The samples of `shards`, paths or URLs, in their order; a sample's key is SHARD/KEY.
 
     `captions` None takes the whole of key.txt as the caption; names of fields (`alt`, or several with commas between)
-    take what these say in key.json, strings or lists of strings, all of it captions of the sample. A
+    take what these say in key.json, strings or lists of strings, all of it captions of the sample; of several fields
+    some may be missing. A wrong label makes a sample bad only where it has no captions. A
     `classnames.txt` beside the first shard or one folder above, one name a line, names the labels in key.cls. A sample
     is a run of files with one key, and begins anew where an extension comes again (webdataset's rule); files of
     other extensions are passed over. A shard that breaks off is warned of, and its samples before that are used.
@@ -46,7 +48,7 @@ class TarTable:
             )
         self._warn()
         self.class_names = class_names_near(self._paths[0])
-        self._reader = RangeReader(dict(zip(self._paths, (index.size for index in self._indexes), strict=True)))
+        self._reader = RangeReader({p: index.stamp for p, index in zip(self._paths, self._indexes, strict=True)})
 
     @property
     def parts(self) -> dict[str, int]:
@@ -80,7 +82,7 @@ class TarTable:
         for path, index in zip(self._paths, self._indexes, strict=True):
             if index.broken is not None:
                 warnings.warn(
-                    f"{path} breaks off or is damaged at byte {index.broken} of {index.size}; "
+                    f"{path} breaks off or is damaged at byte {index.broken} of {index.stamp.size}; "
                     f"only the {len(index)} samples before that are known",
                     stacklevel=3,
                 )
@@ -92,65 +94,68 @@ class TarTable:
 
     def _sample(self, shard: int, row: int, contents: dict[Range, bytes]) -> Sample | BadSample:
         index, key = self._indexes[shard], self._key(shard, row)
-        label = int(index.label[row])
-        fault = self._fault(shard, row, label)
-        if fault:
-            return BadSample(key, *fault)
+        if index.is_cut(row):
+            return BadSample(key, "cut short", f"{self._paths[shard]} breaks off at byte {index.broken}, within it")
+        if not index.image[row, 1]:
+            names = ", ".join(f"KEY.{extension}" for extension in EXTENSIONS)
+            return BadSample(
+                key, "no image", f"there is no image, or an empty one ({names} would be, no other dot in the name)"
+            )
         offset, size = index.caption[row].tolist()
         text = contents[offset, size] if size else None
         try:
-            captions = _text_captions(text) if self._fields is None else _json_captions(text, self._fields)
+            found = [_text_captions(text)] if self._fields is None else _json_captions(text, self._fields)
         except ValueError as error:
             return BadSample(key, "bad caption", str(error))
-        image = contents[tuple(index.image[row].tolist())]
-        return Sample(key, image, captions, None if label == NO_LABEL else label)
+        captions = tuple(caption for several in found for caption in several)
+        label = int(index.label[row])
+        fault = self._label_fault(label)
+        if fault and not captions:
+            return BadSample(key, "bad label", fault)
+        return Sample(
+            key=key,
+            image=contents[tuple(index.image[row].tolist())],
+            captions=captions,
+            label=None if fault or label == NO_LABEL else label,
+            captions_by_field=tuple(map(len, found)) if len(found) > 1 else (),
+        )
 
-    def _fault(self, shard: int, row: int, label: int) -> tuple[Cause, str] | None:
-        """What is wrong with a sample as its index has it."""
-        index = self._indexes[shard]
-        if index.is_cut(row):
-            return "cut short", f"{self._paths[shard]} breaks off at byte {index.broken}, within it"
-        if not index.image[row, 1]:
-            return (
-                "no image",
-                f"there is no image ({', '.join(IMAGE_EXTENSIONS)}) beside its other files, or an empty one",
-            )
+    def _label_fault(self, label: int) -> str:
         if label == WRONG_LABEL:
-            return "bad label", "its .cls is not a class index, a natural number"
+            return "its .cls is not a class index, a natural number"
         if self.class_names and label >= len(self.class_names):
-            last = len(self.class_names) - 1
-            return "bad label", f"its label is {label}, but classnames.txt names classes 0 to {last}"
-        return None
+            return f"its label is {label}, but classnames.txt names classes 0 to {len(self.class_names) - 1}"
+        return ""
 
 
-def _text_captions(text: bytes | None) -> tuple[str, ...]:
+def _text_captions(text: bytes | None) -> list[str]:
     try:
-        caption = (text or b"").decode().strip()
+        caption = (text or b"").decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
         raise ValueError("its .txt is not UTF-8 text") from error
-    return (caption,) if caption else ()
+    return [caption] if caption else []
 
 
-def _json_captions(text: bytes | None, fields: tuple[str, ...]) -> tuple[str, ...]:
-    """What the fields of a .json say. Raises ValueError with the reason where it cannot be told."""
+def _json_captions(text: bytes | None, fields: tuple[str, ...]) -> list[list[str]]:
+    """What each of the fields of a .json says. Raises ValueError with the reason where that cannot be told."""
     if text is None:
         raise ValueError(f"there is no .json to take captions='{','.join(fields)}' from")
     try:
         values: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError("its .json is not readable JSON") from error
-    captions = []
-    for field in fields:
-        if not isinstance(values, dict) or field not in values:
-            choices = values if isinstance(values, dict) else {}
-            raise ValueError(f"its .json has no field '{field}'; {nearest(field, choices)}")
-        said = values[field]
-        said = [] if said is None else [said] if isinstance(said, str) else said
-        if not isinstance(said, list) or not all(isinstance(caption, str) for caption in said):
-            raise ValueError(f"the field '{field}' of its .json must be a string or a list of strings")
-        captions += [caption.strip() for caption in said if caption.strip()]
+    values = values if isinstance(values, dict) else {}
+    if not any(field in values for field in fields):
+        raise ValueError(f"its .json has no field '{' or '.join(fields)}'; {nearest(fields[0], values)}")
+    return [_field_captions(values.get(field), field) for field in fields]
+
+
+def _field_captions(said: Any, field: str) -> list[str]:
+    said = [] if said is None else [said] if isinstance(said, str) else said
+    if not isinstance(said, list) or not all(isinstance(caption, str) for caption in said):
+        raise ValueError(f"the field '{field}' of its .json must be a string or a list of strings")
     try:
-        "".join(captions).encode()
+        "".join(said).encode()
     except UnicodeEncodeError as error:  # JSON can say "\ud83d", which no tokenizer takes
         raise ValueError("a caption in its .json has half a surrogate pair, which is no text") from error
-    return tuple(captions)
+    return [caption.strip() for caption in said if caption.strip()]

@@ -4,25 +4,25 @@ It is kept in arrays rather than objects: about 60 bytes a sample in memory.
 """
 
 import re
-import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 
 import numpy as np
 from jaxtyping import Int64
 
-from clip_jax.data.index_file import open_indexes
+from clip_jax.data.files import Stamp
+from clip_jax.data.index_file import WHOLE, open_indexes
 from clip_jax.data.packed import PackedTexts
 from clip_jax.data.ranges import Range, open_stream
+from clip_jax.data.tar_walk import TarWalk
 from clip_jax.errors import UserError
+from clip_jax.inputs.images import EXTENSIONS
 
-IMAGE_EXTENSIONS = ("jpg", "png", "jpeg", "webp")  # the first that a sample has is its image, as in open_clip
-VERSION = 2
+VERSION = 3
 ABSENT: Range = (0, 0)  # the sample has no such file; an empty file counts as none
 NO_LABEL, WRONG_LABEL = -1, -2  # in place of a class index: there is no key.cls, or no class index in it
-_WHOLE = -1
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)  # the key ends at the file name's first dot
 
 
@@ -30,10 +30,11 @@ _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)  # the key ends
 class TarIndex:
     """Where the samples of one shard lie, one row a sample; all of them where the shard breaks off or not.
 
-    `broken` is the byte from which on the tar cannot be read, or None. A range may reach beyond the shard's `size`.
+    `stamp` is the shard's version, `broken` the byte from which on it cannot be read, or None. A range may reach beyond
+    the shard.
     """
 
-    size: int
+    stamp: Stamp
     keys: PackedTexts
     image: Int64[np.ndarray, "n 2"]  # offset and size, as in Range
     caption: Int64[np.ndarray, "n 2"]  # of key.txt or key.json
@@ -47,7 +48,7 @@ class TarIndex:
     def is_cut(self, row: int) -> bool:
         """Whether the shard ends within the sample, or before its image."""
         last = self.broken is not None and row == len(self) - 1
-        return bool(self.end[row] > self.size or (last and not self.image[row, 1]))
+        return bool(self.end[row] > self.stamp.size or (last and not self.image[row, 1]))
 
 
 def open_tar_indexes(paths: Sequence[str], caption: str) -> list[TarIndex]:
@@ -58,15 +59,15 @@ def open_tar_indexes(paths: Sequence[str], caption: str) -> list[TarIndex]:
     columns = ("keys", "key_ends", "image", caption, "label", "end", "broken")
     return [
         TarIndex(
-            size=size,
+            stamp=stamp,
             keys=PackedTexts(stored["keys"], stored["key_ends"]),
             image=stored["image"],
             caption=stored[caption],
             label=stored["label"],
             end=stored["end"],
-            broken=None if stored["broken"] == _WHOLE else int(stored["broken"]),
+            broken=None if stored["broken"] == WHOLE else int(stored["broken"]),
         )
-        for stored, size in open_indexes(paths, scan, VERSION, columns)
+        for stored, stamp in open_indexes(paths, scan, VERSION, columns)
     ]
 
 
@@ -76,8 +77,11 @@ def scan(path: str, size: int) -> dict[str, np.ndarray]:
     samples: list[dict[str, Range]] = []
     labels: list[int] = []
     with open_stream(path, size) as file:
-        walk = _Walk(file, size)
-        for key, extension, place in walk.members():
+        walk = TarWalk(file, size)
+        for name, place in walk.files():
+            key, extension = _split(name)
+            if not key:
+                continue
             if not samples or key != keys[-1] or extension in samples[-1]:
                 keys.append(key)
                 samples.append({})
@@ -87,7 +91,7 @@ def scan(path: str, size: int) -> dict[str, np.ndarray]:
                 labels[-1] = _label(file, place)
     if walk.problem and not keys:
         raise UserError(f"{path} is not a whole, uncompressed tar ({walk.problem}); fetch or unpack it again")
-    images = [next((sample[e] for e in IMAGE_EXTENSIONS if e in sample), ABSENT) for sample in samples]
+    images = [next((sample[e] for e in EXTENSIONS if e in sample), ABSENT) for sample in samples]
     packed = PackedTexts.pack(_distinct(keys))
     return {
         "keys": packed.data,
@@ -101,34 +105,15 @@ def scan(path: str, size: int) -> dict[str, np.ndarray]:
     }
 
 
-class _Walk:
-    """One pass over a tar; `broken` is the byte where it cannot go on, `problem` why, once it has ended."""
+def _split(name: str) -> tuple[str, str]:
+    """Key and extension of a file that belongs to a sample, empty for any other.
 
-    def __init__(self, file: BufferedReader, size: int) -> None:
-        self._file, self._size = file, size
-        self.broken, self.problem = _WHOLE, ""
-
-    def members(self) -> Iterator[tuple[str, str, Range]]:
-        """Key, extension and place of each file that belongs to a sample, in the order of the tar."""
-        offset = 0
-        try:
-            with tarfile.open(fileobj=self._file, mode="r:") as tar:
-                while (member := tar.next()) is not None:
-                    tar.members.clear()  # tarfile keeps them all otherwise  # pyright: ignore[reportAttributeAccessIssue]
-                    offset = tar.offset
-                    name = _NAME.fullmatch(member.name.removeprefix("./"))
-                    if not name or not member.isreg() or member.issparse():
-                        continue
-                    key, extension = name[1], name[2].lower()
-                    if extension in (*IMAGE_EXTENSIONS, "txt", "json", "cls"):
-                        yield key, extension, (member.offset_data, member.size)
-                offset = tar.offset
-            # tarfile takes a damaged header, or a file that ends after a header, for the end of the archive.
-            self._file.seek(offset)
-            if self._file.read(512) != bytes(512):
-                raise tarfile.ReadError("no end-of-archive mark")
-        except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
-            self.broken, self.problem = min(offset, self._size), str(error)
+    An image does even where the name has another dot, as key.v2.jpg: then its sample has no image, which is told of.
+    """
+    found = _NAME.fullmatch(name.removeprefix("./"))
+    extension = found[2].lower() if found else ""
+    known = extension in ("txt", "json", "cls") or extension.rsplit(".", 1)[-1] in EXTENSIONS
+    return (found[1], extension) if found and known else ("", "")
 
 
 def _label(file: BufferedReader, place: Range) -> int:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from clip_jax.data.arrayrecord import ArrayRecords
-from clip_jax.data.examples import ExampleTable, Features, tensorflow
+from clip_jax.data.examples import ExampleTable, Features
+from clip_jax.data.lazy_tensorflow import tensorflow
 from clip_jax.data.tfrecord import TFRecords
 from clip_jax.errors import UserError
 from clip_jax.schema import nearest

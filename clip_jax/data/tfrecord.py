@@ -14,7 +14,7 @@ import numpy as np
 
 from clip_jax.data import files
 from clip_jax.data.examples import ExampleTable, choose_features
-from clip_jax.data.index_file import open_indexes
+from clip_jax.data.index_file import WHOLE, open_indexes
 from clip_jax.data.patterns import check_distinct, distinguish
 from clip_jax.data.ranges import Range, RangeReader, open_stream
 from clip_jax.data.table import BadSample, Indices, class_names_near, locate
@@ -23,7 +23,6 @@ from clip_jax.errors import UserError
 VERSION = 1
 _HEADER, _FOOTER = 12, 4
 _CASTAGNOLI = 0x82F63B78  # CRC-32C's polynomial, its bits reversed
-_WHOLE = -1
 
 
 def open_tfrecord(
@@ -53,17 +52,19 @@ class TFRecords:
         indexes = dict(zip(distinct, open_indexes(distinct, scan, VERSION, ("places", "broken")), strict=True))
         self._places = {path: stored["places"] for path, (stored, _) in indexes.items()}
         self._rows = list(rows or [range(len(self._places[path])) for path in self._paths])
-        self._file_sizes = {path: size for path, (_, size) in indexes.items()}
-        for path, (stored, size) in indexes.items():
-            if stored["broken"] != _WHOLE:
-                warnings.warn(f"{path} breaks off or is damaged at byte {stored['broken']} of {size}", stacklevel=2)
+        self._stamps = {path: stamp for path, (_, stamp) in indexes.items()}
+        for path, (stored, stamp) in indexes.items():
+            if stored["broken"] != WHOLE:
+                warnings.warn(
+                    f"{path} breaks off or is damaged at byte {stored['broken']} of {stamp.size}", stacklevel=2
+                )
         for path, wanted in zip(self._paths, self._rows, strict=True):
             if wanted.stop > len(self._places[path]):
                 raise UserError(f"{path} has {len(self._places[path])} records, not {wanted.stop}; fetch it again")
         self._sizes = [len(wanted) for wanted in self._rows]
         if not len(self):
             raise UserError(f"there are no records in {self._paths[0]} and {len(self._paths) - 1} more files")
-        self._reader = RangeReader(self._file_sizes)
+        self._reader = RangeReader(self._stamps)
 
     @property
     def parts(self) -> dict[str, int]:
@@ -85,7 +86,7 @@ class TFRecords:
         places = [(self._paths[file], *self._place(file, row)) for file, row in located]
         wanted: dict[str, list[Range]] = {}
         for path, offset, size in places:
-            if offset + size <= self._file_sizes[path]:
+            if offset + size <= self._stamps[path].size:
                 wanted.setdefault(path, []).append((offset, size))
         contents = self._reader.read(wanted)
         records = [contents.get(path, {}).get((offset, size)) for path, offset, size in places]
@@ -99,7 +100,7 @@ class TFRecords:
         return offset, size
 
     def _cut(self, key: str, path: str) -> BadSample:
-        return BadSample(key, "cut short", f"{path} ends at byte {self._file_sizes[path]}, within it")
+        return BadSample(key, "cut short", f"{path} ends at byte {self._stamps[path].size}, within it")
 
 
 def part_sizes(paths: Sequence[str], rows: Sequence[range], whole: Sequence[bool]) -> dict[str, int]:
@@ -113,9 +114,9 @@ def part_sizes(paths: Sequence[str], rows: Sequence[range], whole: Sequence[bool
 def scan(path: str, size: int) -> dict[str, np.ndarray]:
     """Where each record's data lies, from one pass over the headers. Raises UserError for another kind of file."""
     places: list[Range] = []
-    start, broken = 0, _WHOLE
+    start, broken = 0, WHOLE
     with open_stream(path, size) as file:
-        while start < size and broken == _WHOLE:
+        while start < size and broken == WHOLE:
             file.seek(start)
             header = file.read(_HEADER)
             if len(header) == _HEADER and struct.unpack("<8xI", header)[0] == masked_crc(header[:8]):

@@ -8,6 +8,8 @@ from html import escape
 
 from PIL import Image
 
+from clip_jax.inputs.images import FORMATS
+
 BLUE, WARM, GREY = "#24548c", "#bf4f26", "#5d6878"  # as in assets/report.html
 # Names of fonts stay in the SVG, which then takes the page's own; Matplotlib lays text out with DejaVu, a wide font.
 PAGE_FONT = "font-family: system-ui, 'Segoe UI', 'Liberation Sans', sans-serif"
@@ -57,7 +59,7 @@ def curve(steps: Sequence[float], values: Sequence[float], percent: bool = False
 
 def image_tag(image: bytes, alt: str) -> str:
     """An <img> that holds an encoded image (JPEG, PNG, WebP) itself."""
-    with Image.open(io.BytesIO(image)) as opened:
+    with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
         return _data_image(opened.get_format_mimetype() or "image/jpeg", image, alt)
 
 

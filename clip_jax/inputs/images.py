@@ -5,12 +5,27 @@ import os
 from typing import TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from clip_jax.errors import UserError
 
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 """A path, the bytes of an image file, a PIL image, or a uint8 array [h, w, 3]."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""The formats of Pillow that are opened; what the web has under an image's name may start others' programs (EPS)."""
+EXTENSIONS = ("jpg", "png", "jpeg", "webp", "gif", "bmp", "tif", "tiff")
+"""How files in these formats end; of several images the first goes, as in open_clip."""
+
+_UNTURNED = {  # from a TIFF as Pillow turns it by its orientation, to the pixels that are stored
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 
 
 def open_image(source: ImageSource, exif: bool = False) -> Image.Image:
@@ -18,7 +33,8 @@ def open_image(source: ImageSource, exif: bool = False) -> Image.Image:
 
     Transparency is laid on white. 16-bit greys, and 32-bit integers where they fit 0..65535, are scaled to 8 bits
     rather than clipped. Orientation stored in EXIF is applied only with `exif`, as OpenAI and open_clip ignore it.
-    Raises UserError, naming the file, for what is missing, no image, corrupt, truncated, too large or floating-point.
+    Raises UserError, naming the file, for what is missing, in none of FORMATS, corrupt, truncated, too large or
+    floating-point.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
@@ -50,9 +66,9 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 def _from_file(file: io.BytesIO | io.BufferedReader, exif: bool, name: str) -> Image.Image:
     try:
-        image = Image.open(file)
+        image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise UserError(f"{name} is not an image in a format that Pillow {Image.__version__} reads") from error
+        raise UserError(f"{name} is not an image in one of the formats {', '.join(FORMATS)}") from error
     except Exception as error:
         raise _unreadable(name, error) from error
     return _decoded(image, exif, name)
@@ -60,7 +76,10 @@ def _from_file(file: io.BytesIO | io.BufferedReader, exif: bool, name: str) -> I
 
 def _decoded(image: Image.Image, exif: bool, name: str) -> Image.Image:
     try:
+        turned = image.getexif().get(ExifTags.Base.Orientation) if image.format == "TIFF" else None
         image.load()
+        if turned in _UNTURNED and not exif:
+            image = image.transpose(_UNTURNED[turned])
         return _to_rgb(ImageOps.exif_transpose(image) if exif else image, name)
     except UserError:
         raise

@@ -4,6 +4,7 @@ import warnings
 
 import jax
 import numpy as np
+from jaxtyping import Int64
 
 from clip_jax.data.pipeline import Batch, Pipeline
 from clip_jax.data.reader import CAUSES
@@ -18,7 +19,7 @@ class BadSamples:
 
     def __init__(self, config: TrainConfig, pipeline: Pipeline) -> None:
         self._config, self._pipeline = config, pipeline
-        self._counts = np.zeros(len(CAUSES), np.int64)  # of this process's share
+        self._counts = np.zeros(len(CAUSES), np.int64)  # of this process's rows
         self._seen = 0
         self._told: set[str] = set()
 
@@ -45,7 +46,8 @@ class BadSamples:
         if jax.process_count() > 1:
             from jax.experimental.multihost_utils import process_allgather
 
-            counts = np.asarray(process_allgather(counts)).sum(axis=0)
+            first = self._pipeline.readers[0].rows[0]
+            counts = add_up(np.asarray(process_allgather(np.append(first, counts))))
         found = {f"bad_samples/{cause.replace(' ', '_')}": int(n) for cause, n in zip(CAUSES, counts, strict=True) if n}
         share = counts.sum() / max(self._seen, 1)
         if self._seen >= ENOUGH and share > self._config.data.most_bad:
@@ -55,3 +57,12 @@ class BadSamples:
                 f"{self._config.data.most_bad:.1%}; `clip-jax data inspect` lists them"
             )
         return found
+
+
+def add_up(gathered: Int64[np.ndarray, "p columns"]) -> Int64[np.ndarray, " causes"]:
+    """The counts of all processes, given of each the first of its rows of a batch and its counts.
+
+    Those that share rows, as where the tensor axis crosses processes, count the same samples.
+    """
+    _, distinct = np.unique(gathered[:, 0], return_index=True)
+    return gathered[distinct, 1:].sum(axis=0)

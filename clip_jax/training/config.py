@@ -69,9 +69,10 @@ class DataConfig:
 
     `crop_scale` is the range of a random crop's area as a share of the image's, `flip` the share of images that are
     mirrored, `colours` the strength of changes in brightness, contrast and saturation. A sample's captions are taken
-    each as often as any, or by `caption_weights` of the first, second, ... Blocks of `shuffle_block` adjacent samples
-    are read together and `shuffle_window` blocks mixed, and each goes to one of `shuffle_lanes` parts of a batch, so
-    that a host reads but its own. A bad sample is replaced; the run stops where more than `most_bad`, a share, are.
+    each as often as any, or by `caption_weights` of the first, second, ... field that the SPEC names (of the first,
+    second, ... caption where it names one). Blocks of `shuffle_block` adjacent samples are read together and
+    `shuffle_window` blocks mixed, and each goes to one of `shuffle_lanes` parts of a batch, so that a host reads but
+    its own. A bad sample is replaced; the run stops where more than `most_bad`, a share, are.
     """
 
     source: str | tuple[str | SourceConfig, ...]

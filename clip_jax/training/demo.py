@@ -47,11 +47,12 @@ def run_demo(workdir: Path) -> DemoFigures:
     folder = workdir / "scenes"
     table, probe_table = open_table(f"tar:{folder}/held_out?captions=captions"), open_table(f"tar:{folder}/probe")
 
-    embeddings, truth = embedded = embed_table(clip, table)
+    embedded, probe = embed_table(clip, table), embed_table(clip, probe_table)
+    embeddings, truth = embedded.embeddings, embedded.truth
     held_out = classify_table(clip, table, embedded, templates=TEMPLATES)
     every_label = [class_name(combination) for combination in COMBINATIONS]
     everything = classify_table(clip, table, embedded, every_label, TEMPLATES)
-    probe_top1 = linear_probe(*embed_table(clip, probe_table), embeddings, truth, len(table.class_names))
+    probe_top1 = linear_probe(probe.embeddings, probe.truth, embeddings, truth, len(table.class_names))
 
     classifier = clip.class_embeddings(table.class_names, TEMPLATES)
     samples = usable(table.read(range(len(table))))

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.request import Request, urlopen
 
 import jax
 from jax.experimental import multihost_utils
@@ -22,6 +21,7 @@ from jax.sharding import Mesh
 
 from clip_jax.errors import LostProcess, UserError
 from clip_jax.sharding import batch_sharding, batch_shards
+from clip_jax.training.google_cloud import metadata
 
 CONNECT_SECONDS = 120
 MULTISLICE = "MEGASCALE_COORDINATOR_ADDRESS"
@@ -43,21 +43,27 @@ def initialise(
     find each other, and anywhere else nothing happens. To be called before JAX touches a device. Raises UserError for
     numbers and addresses at fault, and where the others do not come.
     """
-    given = (coordinator, processes, process)
-    if all(value is None for value in given):
+    check_given(coordinator, processes, process)
+    if coordinator is None:
         if _on_tpu_pod():
             _connect(connect_seconds, None, None, None)
         return
-    if coordinator is None or processes is None or process is None:
-        raise UserError("give all three of --coordinator, --processes and --process, or none of them")
-    if processes < 1 or not 0 <= process < processes:
-        raise UserError(f"--process {process} of --processes {processes} cannot be; processes count from 0")
     host, port = _split(coordinator)
     if process == 0:
         _check_free(coordinator, port)
     else:
         _wait_for(coordinator, host, port, connect_seconds)
     _connect(connect_seconds, coordinator, processes, process)
+
+
+def check_given(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Raises UserError where not all three are given, or all None, and for numbers at fault."""
+    if coordinator is None and processes is None and process is None:
+        return
+    if coordinator is None or processes is None or process is None:
+        raise UserError("give all three of --coordinator, --processes and --process, or none of them")
+    if processes < 1 or not 0 <= process < processes:
+        raise UserError(f"--process {process} of --processes {processes} cannot be; processes count from 0")
 
 
 def meet() -> None:
@@ -155,23 +161,15 @@ def _on_tpu_pod() -> bool:
     hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES", "")
     if "," in hosts or MULTISLICE in os.environ:
         return True
-    return has_tpu() and ("," in _metadata("worker-network-endpoints") or MULTISLICE in _metadata("tpu-env"))
+    if not has_tpu():
+        return False
+    told = "instance/attributes"
+    return "," in metadata(f"{told}/worker-network-endpoints") or MULTISLICE in metadata(f"{told}/tpu-env")
 
 
 def has_tpu() -> bool:
     chips = glob.glob("/dev/accel[0-9]*") + glob.glob("/dev/vfio/[0-9]*")
     return bool(chips) and os.environ.get("JAX_PLATFORMS", "tpu") != "cpu"
-
-
-def _metadata(attribute: str) -> str:
-    """What the metadata server of a Google VM says of it, nothing where there is no such server or attribute."""
-    host = os.environ.get("GCE_METADATA_IP", "metadata.google.internal")
-    url = f"http://{host}/computeMetadata/v1/instance/attributes/{attribute}"
-    try:
-        with urlopen(Request(url, headers={"Metadata-Flavor": "Google"}), timeout=5) as answer:
-            return answer.read().decode()
-    except OSError:
-        return ""
 
 
 def _split(coordinator: str) -> tuple[str, int]:

@@ -1,6 +1,7 @@
 """The training loop: read, update, log, evaluate and save, until the last step."""
 
 import json
+import sys
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,7 @@ from clip_jax.data.pipeline import Batch
 from clip_jax.evaluation.zero_shot import classify_table, embed_table
 from clip_jax.sharding import batch_sharding
 from clip_jax.training import attempt
-from clip_jax.training.agreement import Vote, Votes
+from clip_jax.training.agreement import Vote, Votes, everywhere
 from clip_jax.training.bad_samples import BadSamples
 from clip_jax.training.checkpointing import Checkpoints
 from clip_jax.training.chips import peak_flops
@@ -36,27 +37,35 @@ def train(config: TrainConfig, workdir: Path | epath.Path) -> Clip:
 
     Losses, batches and parameters do not depend on whether and where the run was stopped. Where several processes
     train, each calls this, all see the same `workdir`, the first writes to it, and each gets the whole model. Raises
-    UserError for a config, data or workdir at fault, and where the loss is no longer a number; Stopped where SIGTERM
-    or SIGINT came to one of the processes, once the step that ran is saved.
+    UserError for a config, data or workdir at fault, and where the loss is no longer a number; IOFailure where a disk
+    or bucket fails; Stopped where SIGTERM or SIGINT came to one of the processes, once the step that ran is saved.
     """
+    attempt.check_profile(config.log.profile, config.steps)
     meet()
-    run, state = prepare(config, workdir)
-    if run.start < config.steps:
-        state = _train(config, workdir, run, state)
+    with closing(StopSignals()) as signals:
+        run, state = prepare(config, workdir)
+        if run.start < config.steps:
+            if not everywhere(signals.received is None):
+                if is_first():
+                    by = signals.received or "a signal"
+                    print(f"stopped by {by} at step {run.start} of {config.steps}, before an update", file=sys.stderr)
+                raise Stopped
+            state = _train(config, workdir, run, state, signals)
     return _clip(config, run, state)
 
 
-def _train(config: TrainConfig, workdir: Path | epath.Path, run: Preparation, state: TrainState) -> TrainState:
+def _train(
+    config: TrainConfig, workdir: Path | epath.Path, run: Preparation, state: TrainState, signals: StopSignals
+) -> TrainState:
     """The state after the last update."""
     update = make_step(config, run.model, run.optimizer, run.mesh, run.shardings)
     clock, watch, bad = Clock(config.batch_size), Watch(), BadSamples(config, run.pipeline)
-    profile = attempt.Profile(workdir, run.start, config.log.profile if is_first() else 0)
-    votes = Votes(run.mesh)
+    votes, traced = Votes(run.mesh), config.log.profile if is_first() else 0
     description = json.loads(json.dumps({"model": run.model.to_dict(), "config": asdict(config)}))
     with (
-        closing(RunLog(config, workdir, run.start)) as log,
+        RunLog(config, workdir, run.start) as log,
         closing(Checkpoints(config.checkpoint, workdir / CHECKPOINTS, description)) as checkpoints,
-        closing(StopSignals()) as signals,
+        closing(attempt.Profile(workdir, run.start, config.steps, traced)) as profile,
     ):
         if is_first():
             attempt.note(workdir, run.start, attempt.environment())
@@ -88,8 +97,7 @@ def _train(config: TrainConfig, workdir: Path | epath.Path, run: Preparation, st
                     checkpoints.save(step, state, results)
             if vote == Vote.STOP and step < config.steps:
                 checkpoints.wait()
-                by = signals.received or "a signal"
-                log.say(f"stopped by {by} at step {step} of {config.steps}, which is saved")
+                log.say(f"stopped by {signals.received or 'a signal'} at step {step} of {config.steps}, which is saved")
                 raise Stopped
         checkpoints.wait()
     return state

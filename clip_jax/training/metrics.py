@@ -10,14 +10,15 @@ import re
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from etils import epath
-from tensorboardX import SummaryWriter
 
-from clip_jax.errors import UserError
+from clip_jax.errors import IOFailure, UserError
+from clip_jax.training.event_file import EventFile
+from clip_jax.training.storage import one_line
 
 FILE = "metrics.jsonl"
 ATTEMPT = re.compile(r"metrics-(\d+)\.jsonl")
@@ -25,17 +26,26 @@ SECONDS_BETWEEN_WRITES = 30
 
 
 def metrics_files(workdir: Path | epath.Path) -> list[str]:
-    """The names of the files that hold the log."""
-    several = [f"metrics-{step}.jsonl" for step, _ in _attempts(workdir)]
-    return ([FILE] if (workdir / FILE).exists() else []) + several
+    """The names of the files that hold the log. Raises IOFailure."""
+    with _reading(workdir):
+        several = [f"metrics-{step}.jsonl" for step, _ in _attempts(workdir)]
+        return ([FILE] if (workdir / FILE).exists() else []) + several
 
 
 def read_metrics(workdir: Path | epath.Path) -> list[dict[str, Any]]:
-    """The logged lines, without a last one that was torn when the run was killed; of an attempt, up to the next one."""
-    lines = _read_lines(workdir / FILE)
-    for resumed_step, path in _attempts(workdir):
-        lines = [line for line in lines if line["step"] <= resumed_step] + _read_lines(path)
+    """The logged lines, without a last one that was torn when the run was killed; of an attempt, up to the next one.
+
+    Raises IOFailure where they cannot be read.
+    """
+    with _reading(workdir):
+        lines = _read_lines(workdir / FILE)
+        for resumed_step, path in _attempts(workdir):
+            lines = [line for line in lines if line["step"] <= resumed_step] + _read_lines(path)
     return lines
+
+
+def _reading(workdir: Path | epath.Path) -> AbstractContextManager[None]:
+    return one_line(workdir, f"read the metrics in {workdir}")
 
 
 def _attempts(workdir: Path | epath.Path) -> list[tuple[int, Path | epath.Path]]:
@@ -60,59 +70,68 @@ class MetricsLog:
     """Appends to metrics.jsonl and to TensorBoard files (on a disk), from `resumed_step` on.
 
     Lines of later steps, written before the run was killed, are dropped: those steps run again. Where several
-    processes train, only one of them `writes`.
+    processes train, only one of them `writes`. Raises IOFailure where they cannot be written.
     """
 
     def __init__(self, workdir: Path | epath.Path, resumed_step: int, tensorboard: bool, writes: bool = True) -> None:
+        self._workdir = workdir
         self._file = self._board = None
         if not writes:
             return
-        if isinstance(workdir, Path):
-            self._file = _begin_file(workdir, resumed_step)
-        else:
-            if tensorboard:
-                warnings.warn(f"no TensorBoard files are written to {workdir}, only metrics-STEP.jsonl", stacklevel=2)
-            for step, path in _attempts(workdir):
-                if step > resumed_step:  # the run has gone back behind it
-                    path.unlink()
-            self._file = _BucketFile(workdir / f"metrics-{resumed_step}.jsonl")
-        if tensorboard and isinstance(workdir, Path):
-            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_step + 1)
+        if tensorboard and not isinstance(workdir, Path):
+            warnings.warn(f"no TensorBoard files are written to {workdir}, only metrics-STEP.jsonl", stacklevel=2)
+        with self._writing():
+            if isinstance(workdir, Path):
+                self._file = _begin_file(workdir, resumed_step)
+                if tensorboard:
+                    self._board = EventFile(workdir / "tensorboard", resumed_step)
+            else:
+                for step, path in _attempts(workdir):
+                    if step > resumed_step:  # the run has gone back behind it
+                        path.unlink()
+                self._file = _BucketFile(workdir / f"metrics-{resumed_step}.jsonl")
 
     def write(self, step: int, figures: dict[str, Any]) -> None:
-        """Logs the figures of one step, `step` being the number of updates made.
+        """Logs the figures of one step, `step` being the number of updates made. Raises IOFailure.
 
         Figures that are no numbers, as of an update that was left out, are not logged: JSON has none.
         """
         figures = {name: value for name, value in figures.items() if isinstance(value, str) or math.isfinite(value)}
-        with _writing():
+        with self._writing():
             if self._file:
                 self._file.write(json.dumps({"step": step, **figures}) + "\n")
                 self._file.flush()
             if self._board:
-                for name, value in figures.items():
-                    if not isinstance(value, str):
-                        self._board.add_scalar(name, value, step)
+                self._board.write(step, {name: v for name, v in figures.items() if not isinstance(v, str)})
 
     def keep(self) -> None:
-        """Sees to it that what was logged so far outlives the process; to be called before a checkpoint is saved."""
-        if isinstance(self._file, _BucketFile):
-            with _writing():
+        """Sees to it that what was logged so far outlives the process; to be called before a checkpoint is saved.
+
+        Raises IOFailure.
+        """
+        with self._writing():
+            if isinstance(self._file, _BucketFile):
                 self._file.save()
+            if self._board:
+                self._board.flush()
 
     def close(self) -> None:
-        if self._file:
-            self._file.close()
-        if self._board:
-            self._board.close()
+        """Ends the files, and says nothing: what must not be lost, `keep` has kept, and a failure was told of."""
+        for file in (self._file, self._board):
+            if file:
+                with suppress(Exception):
+                    file.close()
+        self._file = self._board = None
 
-
-@contextmanager
-def _writing() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"cannot write the metrics: {error.strerror or error}") from error
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """After a failure nothing more is written."""
+        try:
+            with one_line(self._workdir, "write the metrics"):
+                yield
+        except UserError:
+            self.close()
+            raise
 
 
 def _begin_file(workdir: Path, resumed_step: int) -> IO[str]:
@@ -136,8 +155,14 @@ class _BucketFile:
         self._lines.append(line)
 
     def flush(self) -> None:
+        """Writes it where that is due; a bucket that fails now may answer the next time."""
         if time.monotonic() - self._saved > SECONDS_BETWEEN_WRITES:
-            self.save()
+            self._saved = time.monotonic()
+            try:
+                with one_line(self._path, "write the metrics"):
+                    self.save()
+            except IOFailure as failure:
+                warnings.warn(f"{failure}; they are written again later", stacklevel=2)
 
     def save(self) -> None:
         self._path.write_text("".join(self._lines))

@@ -1,5 +1,6 @@
 """A run that is asked to end: by SIGTERM, as where its machine is taken away, or by Ctrl-C."""
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -32,6 +33,8 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
+        # Not by print: the signal may have come amid another one.
+        os.write(2, f"clip-jax: {self.received}: ends once its state is saved; a second one ends it at once\n".encode())
         for each in self._before:
             signal.signal(each, signal.SIG_DFL)
 

@@ -1,5 +1,6 @@
 """Where a run goes on: from the newest checkpoint that every process can read."""
 
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -7,14 +8,16 @@ from typing import Any, TypeVar
 
 from etils import epath
 
-from clip_jax.errors import UserError
+from clip_jax.errors import IOFailure, UserError
 from clip_jax.training.agreement import everywhere, from_first
 from clip_jax.training.distributed import is_first, wait_for_all
 from clip_jax.training.state import TrainState
+from clip_jax.training.storage import one_line
 from clip_jax.weights import orbax_checkpoints
 from clip_jax.weights.orbax_checkpoints import complete_steps, none_readable
 
 DAMAGED = "DAMAGED-"
+PAUSES = (1.0, 4.0)  # seconds before a checkpoint that cannot be read is read again
 T = TypeVar("T")
 
 
@@ -32,7 +35,7 @@ class Resumption:
     def describe(self) -> tuple[int, dict[str, Any]]:
         """The step to go on from and its description; 0 and an empty one where there is no checkpoint.
 
-        Raises UserError where there are checkpoints and none can be read.
+        Raises UserError where there are checkpoints and none can be read; IOFailure where that says nothing of them.
         """
         return self._newest(lambda step: orbax_checkpoints.describe(self._folder, step)) or (0, {})
 
@@ -48,14 +51,13 @@ class Resumption:
 
     def _newest(self, read: Callable[[int], T]) -> tuple[int, T] | None:
         while step := self._candidate():
-            try:
-                result, failure = [read(step)], None
-            except UserError as error:
-                result, failure = [], error
+            result, failure = _patiently(read, step)
             if everywhere(failure is None):
                 return step, result[0]
-            another = UserError(f"checkpoint {step} in {self._folder} cannot be read by another process")
-            self._failures[step] = failure or another
+            another = f"checkpoint {step} in {self._folder} cannot be read by another process"
+            if not everywhere(not isinstance(failure, IOFailure)):
+                raise failure if isinstance(failure, IOFailure) else IOFailure(another)
+            self._failures[step] = failure or UserError(another)
         if self._failures:
             raise none_readable(list(self._failures.values()))
         return None
@@ -67,12 +69,22 @@ class Resumption:
 
     def _set_aside(self, step: int) -> None:
         for damaged, failure in self._failures.items():
-            aside = _unused(self._folder / f"{DAMAGED}{damaged}")
-            try:
+            with one_line(self._folder, f"rename {self._folder / str(damaged)}"):
+                aside = _unused(self._folder / f"{DAMAGED}{damaged}")
                 (self._folder / str(damaged)).rename(aside)
-            except OSError as error:
-                raise UserError(f"cannot rename {self._folder / str(damaged)}: {error.strerror or error}") from error
             warnings.warn(f"{failure}; it is now {aside.name}, and the run goes on from step {step}", stacklevel=2)
+
+
+def _patiently(read: Callable[[int], T], step: int) -> tuple[list[T], UserError | None]:
+    """What is read of a checkpoint, in a list, or why it could not be, not even after a while."""
+    failure = None
+    for pause in (0.0, *PAUSES):
+        time.sleep(pause)
+        try:
+            return [read(step)], None
+        except UserError as error:
+            failure = error
+    return [], failure
 
 
 def _unused(path: Path | epath.Path) -> Path | epath.Path:

@@ -10,6 +10,7 @@ from etils import epath
 
 from clip_jax.errors import UserError
 from clip_jax.training.config import TrainConfig
+from clip_jax.training.storage import one_line
 
 RUN_ID = "wandb_id"  # the file in a workdir by which attempts go on with one run there
 
@@ -28,13 +29,15 @@ class WandbLog:
                 "config.log.wandb needs the package wandb; pip install '.[wandb]' in the repository"
             ) from error
         path = workdir / RUN_ID
-        if not path.exists():
-            path.write_text(uuid.uuid4().hex[:12])
+        with one_line(workdir, f"write {path}"):
+            if not path.exists():
+                path.write_text(uuid.uuid4().hex[:12])
+            run_id = path.read_text().strip()
         folder = str(workdir) if isinstance(workdir, Path) else None
         try:
             self._run = wandb.init(
                 project=config.log.wandb,
-                id=path.read_text().strip(),
+                id=run_id,
                 name=workdir.name,
                 resume="allow",
                 config=asdict(config),
@@ -50,6 +53,7 @@ class WandbLog:
             numbers = {name: v for name, v in figures.items() if not isinstance(v, str) and math.isfinite(v)}
             self._run.log(numbers, step=step)
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
+        """Ends the run, which is shown as crashed where it `failed`."""
         if self._run is not None:
-            self._run.finish()
+            self._run.finish(exit_code=int(failed))

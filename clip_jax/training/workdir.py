@@ -10,15 +10,14 @@ from typing import Any
 from etils import epath
 
 from clip_jax.data.table import Table
-from clip_jax.errors import UserError
+from clip_jax.errors import IOFailure, UserError
 from clip_jax.schema import parse
-from clip_jax.training import metrics
+from clip_jax.training import data_list, metrics
 from clip_jax.training.config import TrainConfig
+from clip_jax.training.storage import one_line
 from clip_jax.weights.folders import CHECKPOINTS, TOKENIZER
 
 CONFIG = "config.json"
-DATA = "data.json"  # the files of each source and how many samples they hold
-SHOWN = 5  # differences that are named
 PLACEHOLDER = "{workdir}"
 _ABSENT = object()
 # A pod may be lost to a smaller one, or need other settings to fit.
@@ -29,17 +28,15 @@ FREE = {
 
 
 def as_workdir(name: str) -> Path | epath.Path:
-    """A folder, or one in a bucket, as gs://BUCKET/FOLDER. Raises UserError for others and where it cannot be asked."""
+    """A folder, or one in a bucket, as gs://BUCKET/FOLDER. Raises UserError for others, IOFailure without an answer."""
     if "://" not in name:
         return Path(name)
     if not name.startswith("gs://"):
         raise UserError(f"the workdir {name} is neither a folder nor in a bucket; a bucket is gs://BUCKET/FOLDER")
-    try:
-        epath.Path(name).exists()
-    except Exception as error:  # of several libraries, each with its own
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise UserError(f"cannot reach the workdir {name} ({type(error).__name__}: {reason})") from error
-    return epath.Path(name)
+    workdir = epath.Path(name)
+    with one_line(workdir, f"reach the workdir {name}"):
+        workdir.exists()
+    return workdir
 
 
 def check(workdir: Path | epath.Path, config: TrainConfig) -> None:
@@ -83,48 +80,17 @@ def claim(
 ) -> None:
     """Makes `workdir` the folder of this run, which keeps the list of its data and the files of its tokenizer.
 
-    Raises UserError as `check` does, and where it cannot be written to.
+    Raises UserError as `check` does, and where it cannot be written to; IOFailure where a bucket refuses.
     """
     check(workdir, config)
-    try:
+    failure = UserError if isinstance(workdir, Path) else IOFailure
+    with one_line(workdir, f"write to the workdir {workdir}", failure):
         workdir.mkdir(parents=True, exist_ok=True)
         for name, contents in tokenizer_files.items():
             (workdir / TOKENIZER).mkdir(exist_ok=True)
             (workdir / TOKENIZER / name).write_bytes(contents)
-        _write_json(workdir / DATA, {name: table.parts for name, table in sources.items()})
+        _write_json(workdir / data_list.FILE, data_list.data_list(sources))
         _write_json(workdir / CONFIG, _plain(config))
-    except OSError as error:
-        raise UserError(f"cannot write to the workdir {workdir}: {error.strerror}") from error
-
-
-def check_data(workdir: Path | epath.Path, sources: Mapping[str, Table]) -> None:
-    """Raises UserError where the data is not what it was when the run began, naming what differs."""
-    path = workdir / DATA
-    if not path.is_file():  # a run from before they were noted
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    for name, table in sources.items():
-        differing = _changes(before.get(name, {}), table.parts)
-        if differing:
-            more = f" and {len(differing) - SHOWN} more differences" if len(differing) > SHOWN else ""
-            raise UserError(
-                f"the data {name} has changed since the run in {workdir} began: {', '.join(differing[:SHOWN])}{more}; "
-                "bring it back as it was, or start a new workdir"
-            )
-
-
-def _changes(before: Mapping[str, int], now: Mapping[str, int]) -> list[str]:
-    """What happened to the files of a source, in words."""
-    gone = [f"{part} is gone" for part in before if part not in now]
-    new = [f"{part} is new" for part in now if part not in before]
-    sizes = [
-        f"{part} has {now[part]:,} samples instead of {count:,}"
-        for part, count in before.items()
-        if now.get(part, count) != count
-    ]
-    if not gone + new + sizes and list(before) != list(now):
-        return ["its files come in another order"]
-    return gone + new + sizes
 
 
 def _write_json(path: Path | epath.Path, values: dict[str, Any]) -> None:

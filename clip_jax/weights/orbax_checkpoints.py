@@ -18,16 +18,22 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from clip_jax.config import ClipConfig
-from clip_jax.errors import UserError
+from clip_jax.errors import IOFailure, UserError, reason
 from clip_jax.models.two_tower import Params, init_params
 
 RESULTS = "results"  # in a description: what an evaluation of this very state gave
+# Failures that say nothing of the files, in the words of TensorStore, TensorFlow, JAX, Python and the system.
+PASSING = re.compile(
+    r"timed? ?out|deadline.?exceeded|unavailable|aborted|connection|unauthenticated|permission.?denied"
+    r"|resource.?exhausted|memoryerror|too many open files",
+    re.IGNORECASE,
+)
 
 
 def complete_steps(folder: Path | epath.Path) -> list[int]:
     """The steps of the checkpoints in `folder` that were written to their end, ascending.
 
-    Raises UserError where the folder cannot be listed, as in a bucket without credentials.
+    Raises IOFailure where the folder cannot be listed, as in a bucket without credentials.
     """
     try:
         if not folder.is_dir():
@@ -35,19 +41,23 @@ def complete_steps(folder: Path | epath.Path) -> list[int]:
         with _quiet():
             return sorted(found.step for found in ocp.path.step.standard_name_format().find_all(_absolute(folder)))
     except Exception as error:
-        raise UserError(f"cannot list the checkpoints in {folder} ({_reason(error)})") from error
+        raise IOFailure(f"cannot list the checkpoints in {folder} ({reason(error)})") from error
 
 
 def describe(folder: Path | epath.Path, step: int) -> dict[str, Any]:
-    """The description that was saved with checkpoint `step`. Raises UserError where it is damaged."""
+    """The description that was saved with checkpoint `step`.
+
+    Raises UserError where it is damaged, IOFailure where it may not be: it, or the memory for it, is out of reach.
+    """
     with _readable(folder, step):
         return ocp.load_checkpointables(_absolute(folder / str(step)), {"description": None})["description"]
 
 
 def restore(folder: Path | epath.Path, step: int, abstract_state: Any) -> Any:
-    """The state of checkpoint `step`, laid out as the ShapeDtypeStructs of `abstract_state` say. Raises UserError.
+    """The state of checkpoint `step`, laid out as the ShapeDtypeStructs of `abstract_state` say.
 
-    Each process reads its own part and waits for no other, so that one that fails leaves none behind.
+    Raises as `describe` does. Each process reads its own part and waits for no other, so that one that fails leaves
+    none behind.
     """
     with _readable(folder, step):
         return ocp.load_checkpointables(_absolute(folder / str(step)), {"state": abstract_state})["state"]
@@ -57,7 +67,7 @@ class CheckpointWriter:
     """Writes checkpoints behind the run, one at a time; a checkpoint appears whole or not at all.
 
     The newest `keep` stay, and the one with the highest value of `metric` in the results that were saved with it.
-    All processes make one, and call it together. Raises UserError where the folder cannot be written to.
+    All processes make one, and call it together. Raises IOFailure where the folder cannot be written to.
     """
 
     def __init__(self, folder: Path | epath.Path, keep: int, metric: str | None = None) -> None:
@@ -67,20 +77,22 @@ class CheckpointWriter:
         for step in complete_steps(folder) if metric else ():
             try:
                 self._take_note(step, describe(folder, step))
+            except IOFailure:
+                raise
             except UserError:
                 continue  # a damaged one is nobody's best
         context = ocp.Context()
         # Left to a thread, a failure to make a folder would keep the process from ending for five minutes.
         context.async_options.create_directories_asynchronously = False
-        self._hushed = ExitStack()
-        self._hushed.enter_context(_quiet())
-        with self._writing("checkpoints"):
+        with ExitStack() as hushed, self._writing("checkpoints"):
+            hushed.enter_context(_quiet())
             self._checkpointer = ocp.training.Checkpointer(
                 _absolute(folder),
                 context=context,
                 preservation_policy=_NewestAndBest(keep, self._values),  # pyright: ignore[reportArgumentType]
                 cleanup_tmp_directories=True,
             )
+            self._hushed = hushed.pop_all()
 
     def save(self, step: int, state: Any, description: Mapping[str, Any]) -> None:
         """Begins to save a tree of arrays and a JSON-able description as checkpoint `step`.
@@ -98,7 +110,7 @@ class CheckpointWriter:
         self._in_flight = step
 
     def wait(self) -> None:
-        """Returns once the last checkpoint is there. Raises UserError where it could not be written."""
+        """Returns once the last checkpoint is there. Raises IOFailure where it could not be written."""
         step, self._in_flight = self._in_flight, None
         if step is not None:
             with self._writing(f"checkpoint {step}"):
@@ -124,7 +136,7 @@ class CheckpointWriter:
         except Exception as error:
             steps = complete_steps(self._folder)
             good = f"; checkpoint {steps[-1]} is whole, the run goes on from there" if steps else ""
-            raise UserError(f"cannot write {what} to {self._folder}: {_reason(error)}{good}") from error
+            raise IOFailure(f"cannot write {what} to {self._folder}: {reason(error)}{good}") from error
 
 
 class _NewestAndBest:
@@ -187,19 +199,20 @@ def _read_model(folder: Path | epath.Path, step: int) -> tuple[ClipConfig, Param
 
 @contextmanager
 def _readable(folder: Path | epath.Path, step: int) -> Iterator[None]:
-    """Turns whatever Orbax raises over damaged files, which is many things, into one UserError."""
+    """Turns whatever Orbax raises over damaged files, which is many things, into one UserError; or an IOFailure."""
     alone = ocp.Context()
     alone.multiprocessing_options.primary_host = jax.process_index()
     alone.multiprocessing_options.active_processes = {jax.process_index()}
-    reason = None
+    why = None
     try:
         with _quiet(), alone:
             yield
     except Exception as error:
-        reason = _reason(error)
-    if reason is not None:  # the error itself is gone by now, which holds on to what is to be discarded
+        why = reason(error)
+    if why is not None:  # the error itself is gone by now, which holds on to what is to be discarded
         _discard_unfinished()
-        raise UserError(f"checkpoint {step} in {folder} cannot be read ({reason})")
+        failure = IOFailure if PASSING.search(why.replace(_absolute(folder), "")) else UserError
+        raise failure(f"checkpoint {step} in {folder} cannot be read ({why})")
 
 
 def _discard_unfinished() -> None:
@@ -212,18 +225,6 @@ def _discard_unfinished() -> None:
             gc.collect()
         finally:
             sys.unraisablehook = complain
-
-
-def _reason(error: BaseException) -> str:
-    """Why, in a few words: what the system said, or the first line of the first error."""
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if code := re.search(r"os_error_code='?(\d+)", str(error)):  # of TensorStore's errors
-        return os.strerror(int(code[1]))
-    line = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {line[:200]}" if line else type(error).__name__
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What `clip-jax launch` runs on each worker of a slice, in ~/clip-jax:
 #
-#   worker.sh install            the source tree, unpacked in source/, into the environment venv/
+#   worker.sh install EXTRAS     the source tree, unpacked in source/, into the environment venv/
 #   worker.sh start train ...    ends what runs, and starts `clip-jax train ...` as a systemd unit
 #   worker.sh state              worker HOST STATE RUN: an exit code, active, absent or stopped; a checksum of the command
 #   worker.sh watch BYTE         state STATE SIZE, then the log from that byte on (-1: its last 4000 bytes)
@@ -20,7 +20,9 @@ install() {
     # The images have Ubuntu's Python, 3.10 in most; uv brings the one that the package needs.
     command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
     [ -x venv/bin/python ] || uv venv --quiet --python 3.12 venv
-    uv pip install --quiet --python venv/bin/python './source[train,tpu,gcs]'
+    # A run that begins again after a preemption, or years later, computes with the same versions as before: those that
+    # there were when the source tree was committed.
+    uv pip install --quiet --python venv/bin/python --exclude-newer "$(cat "$folder.date")" "./source[$1]"
 }
 
 start() {
@@ -37,6 +39,10 @@ start() {
 
 supervise() { # the unit itself
     trap : TERM # the training gets it too, and its exit code is still written
+    if [ -e "$folder.wandb-key" ]; then
+        WANDB_API_KEY=$(cat "$folder.wandb-key")
+        export WANDB_API_KEY
+    fi
     code=0
     (cd source && PYTHONUNBUFFERED=1 exec ../venv/bin/clip-jax "$@") >>log 2>&1 || code=$?
     if [ -e stopped ]; then code=stopped; fi

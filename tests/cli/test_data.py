@@ -43,6 +43,18 @@ def test_inspect(shards, tmp_path, capsys, monkeypatch):
     assert found["pipeline_images_per_second"] > 0
 
 
+def test_what_was_found_is_kept_where_training_could_not_begin(tmp_path, capsys):
+    (good,) = usable(ScenesTable("train", 1).read([0]))
+    records = [Record(f"{i:03d}", b"no image", (f"{i}",), extension="png") for i in range(299)]
+    records.append(Record("good", good.image, good.captions, extension="png"))
+    write_tar_shards(records, tmp_path / "shards")
+    written = tmp_path / "found.json"
+    with pytest.raises(SystemExit) as stopped:
+        main(["data", "inspect", str(tmp_path / "shards"), "--model", "tiny", "--json", str(written)])
+    assert stopped.value.code == 2
+    assert json.loads(written.read_text())["causes"] == {"bad image": 299}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

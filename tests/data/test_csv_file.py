@@ -2,7 +2,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from support.distant import distant_files
+from support.distant import HttpError, distant_files
 
 from clip_jax.data.csv_file import CsvTable
 from clip_jax.data.spec import open_table
@@ -71,13 +71,13 @@ def test_bad_rows(tmp_path):
     samples = CsvTable(put(tmp_path / "x.tsv", rows)).read(range(8))
     assert samples == [
         Sample("1.jpg#1", b"one", ("x",)),
-        BadSample("2.jpg#2", "no image", f"{tmp_path}/2.jpg is missing"),
+        BadSample("2.jpg#2", "no image", f"cannot read {tmp_path}/2.jpg: No such file or directory"),
         BadSample("empty.jpg#3", "no image", f"{tmp_path}/empty.jpg is an empty file"),
         BadSample("#4", "no image", "its row names no image"),
         BadSample("1.jpg#5", "bad caption", "its caption is not UTF-8 text"),
         Sample("1.jpg#6", b"one", ()),
         BadSample("#7", "no image", "its row names no image"),
-        BadSample("images#8", "no image", f"{tmp_path}/images is missing"),
+        BadSample("images#8", "no image", f"cannot read {tmp_path}/images: No such file or directory"),
     ]
 
 
@@ -91,6 +91,8 @@ def test_bad_rows(tmp_path):
         ("filepath,title\n1,2\n", "?image=filepaht", "has no column 'filepaht'; did you mean 'filepath'"),
         ("filepath,title\n1,2\n", "?separator=;", "separator ';' is not known; valid are comma, tab"),
         ('filepath,title\n1,"2\n' + "3,4\n" * 50_000, "", "is not readable CSV .field larger than field limit"),
+        ('filepath\ttitle\n1\t5" pipe\n2\t"unclosed\n3\tb\n', "", "unexpected end .* that begins at line 3; close"),
+        ('filepath\ttitle\n1\t"a\nb"\n2\t"open\n3\tb "c" d\n', "", "expected after .* that begins at line 4; close"),
     ],
 )
 def test_refuses(tmp_path, content, options, message):
@@ -118,11 +120,14 @@ def test_images_on_another_machine(tmp_path):
         assert table.read([0, 1, 2, 0]) == [
             Sample("1.jpg#1", b"one", ("x",)),
             Sample("distant://box/2.jpg#2", b"two", ("y",)),
-            BadSample("3.jpg#3", "no image", "distant://box/a/3.jpg is missing"),
+            BadSample("3.jpg#3", "no image", "cannot read distant://box/a/3.jpg: No such file or directory"),
             Sample("1.jpg#1", b"one", ("x",)),
         ]
         assert distant.calls == {"read": 3}
         assert distant.most_at_once == 3
+        distant.failures.append(HttpError(403))
+        refused = BadSample("1.jpg#1", "no image", "cannot read distant://box/a/1.jpg: status 403")
+        assert table.read([0]) == [refused]
         local = put(tmp_path / "list.csv", "filepath,title\ndistant://box/2.jpg,y\n")
         assert CsvTable(local).is_remote
         assert usable(CsvTable(local).read([0]))[0].image == b"two"

@@ -1,11 +1,10 @@
-import random
+from pathlib import Path
 
 import fsspec
 import pytest
-from support.distant import distant_files
+from support.distant import HttpError, distant_files
 
-from clip_jax.data import files, ranges
-from clip_jax.data.ranges import RangeReader, Stretch, coalesce, open_stream
+from clip_jax.data import files
 from clip_jax.errors import UserError
 
 
@@ -38,10 +37,10 @@ def test_finds_stamps_and_reads_alike_everywhere(tmp_path, distant, root):
     assert [files.kind(f"{root}/{name}") for name in ("a.txt", "deep", "z.txt")] == ["file", "folder", None]
     assert files.read_file(f"{root}/deep/c.tar") == b"content of deep/c.tar"
     names = [f"{root}/{name}" for name in ("b.tar", "z.tar", "a.tar", "b.tar")]
-    assert list(files.read_files(names).items()) == [
-        (names[0], b"content of b.tar"),
-        (names[1], None),
-        (names[2], b"content of a.tar"),
+    assert [(path, str(content)) for path, content in files.read_files(names).items()] == [
+        (names[0], str(b"content of b.tar")),
+        (names[1], f"cannot read {names[1]}: No such file or directory"),
+        (names[2], str(b"content of a.tar")),
     ]
     before = files.stamp(f"{root}/a.txt")
     assert before == files.stamp(f"{root}/a.txt")
@@ -53,49 +52,13 @@ def test_finds_stamps_and_reads_alike_everywhere(tmp_path, distant, root):
             read(f"{root}/z.txt")
 
 
-def test_the_ranges_of_several_files(tmp_path, distant):
-    rng = random.Random(0)
-    contents = {"distant://box/a": rng.randbytes(5_000_000), str(tmp_path / "b"): rng.randbytes(300_000)}
-    distant.store("box/a", contents["distant://box/a"])
-    (tmp_path / "b").write_bytes(contents[str(tmp_path / "b")])
-    reader = RangeReader({path: len(content) for path, content in contents.items()})
-    wanted = {
-        path: [(rng.randrange(len(content) - 5000), rng.randrange(1, 5000)) for _ in range(9)]
-        for path, content in contents.items()
-    }
-    read = reader.read(wanted)
-    assert read == {
-        path: {(offset, size): contents[path][offset : offset + size] for offset, size in wanted[path]}
-        for path in contents
-    }
-    assert reader.read({}) == {}
-
-
-def test_coalescing_reads_little_in_vain():
-    assert coalesce([(900, 50), (0, 100), (120, 10), (0, 100), (300, 600)], 50, 1000) == [
-        Stretch(0, 130, ((0, 100), (120, 10))),
-        Stretch(300, 950, ((300, 600), (900, 50))),
-    ]
-    long = [(0, 600), (600, 600), (1200, 5000)]
-    assert [stretch.ranges for stretch in coalesce(long, 50, 1000)] == [(part,) for part in long]
-
-
-def test_a_range_within_another(distant):
-    distant.store("box/a", bytes(range(200)))
-    wanted = {"distant://box/a": [(0, 100), (10, 20), (0, 5)]}
-    read = RangeReader({"distant://box/a": 200}).read(wanted)["distant://box/a"]
-    assert read == {(offset, size): bytes(range(offset, offset + size)) for offset, size in wanted["distant://box/a"]}
-
-
 def test_what_fails_for_a_while_is_asked_for_again(distant, waits):
     distant.store("box/a", b"content")
     distant.failures += [ConnectionResetError("reset"), TimeoutError("slow")]
     assert files.read_file("distant://box/a") == b"content"
     assert waits == [0.5, 1.0]
     distant.failures.append(OSError("500 Internal Server Error"))
-    assert RangeReader({"distant://box/a": 7}).read({"distant://box/a": [(1, 3)]}) == {
-        "distant://box/a": {(1, 3): b"ont"}
-    }
+    assert files.fetch([("distant://box/a", 1, 4)]) == [b"ont"]
     assert waits == [0.5, 1.0, 0.5]
 
 
@@ -107,14 +70,6 @@ def test_nothing_is_attempted_again_after_a_long_time(distant, waits, monkeypatc
         with pytest.raises(UserError, match="cannot read distant://box/a: reset"):
             ask("distant://box/a")
     assert waits == []
-
-
-class HttpError(Exception):
-    """As gcsfs has it: no OSError."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(f"status {code}\nand more")
-        self.code = code
 
 
 @pytest.mark.parametrize(
@@ -131,7 +86,14 @@ class HttpError(Exception):
 def test_what_fails_for_good_is_one_line(distant, waits, error, attempts):
     del waits
     distant.store("box/a", b"content")
-    for ask in (files.stamp, files.read_file, lambda path: files.fetch([(path, 0, 3)])):
+
+    def read_part(path: str) -> None:
+        (answer,) = files.fetch([(path, 0, 3)])
+        assert attempts == 1  # what may succeed later is raised, for it does not tell of the file
+        assert isinstance(answer, UserError)
+        raise answer
+
+    for ask in (files.stamp, files.read_file, read_part):
         distant.failures[:] = [error] * 9
         with pytest.raises(UserError, match=r"cannot read distant://box/a: \w+") as caught:
             ask("distant://box/a")
@@ -139,32 +101,32 @@ def test_what_fails_for_good_is_one_line(distant, waits, error, attempts):
         assert 9 - len(distant.failures) == attempts
 
 
-@pytest.mark.parametrize("content", [b"short", b"", None])
-def test_a_remote_file_that_ends_early_has_changed(distant, content):
-    if content is not None:
-        distant.store("box/a", content)
-    if content == b"":
-        distant.failures += [HttpError(416), HttpError(416)]
-    reader = RangeReader({"distant://box/a": 100})
-    for read in (lambda: reader.read({"distant://box/a": [(0, 50)]}), open_stream("distant://box/a", 100).read):
-        with pytest.raises(UserError, match="distant://box/a has changed since it was indexed"):
-            read()
+def test_what_may_not_be_read_is_told_of_and_what_fails_is_raised(tmp_path, monkeypatch):
+    paths = [str(tmp_path / name) for name in ("a", "b")]
+    for path in paths:
+        Path(path).write_bytes(b"content")
+    error: OSError = PermissionError(13, "Permission denied")
+
+    def fail(path, *arguments):
+        if path == paths[0]:
+            raise error
+        return open(path, *arguments)
+
+    monkeypatch.setattr(files, "open", fail, raising=False)
+    told, content = files.read_files(paths).values()
+    assert str(told) == f"cannot read {paths[0]}: Permission denied"
+    assert content == b"content"
+    error = OSError(5, "Input/output error")
+    with pytest.raises(UserError, match=r"/a: Input/output error$"):
+        files.read_files(paths)
 
 
-def test_a_stream_comes_in_large_blocks(distant, monkeypatch):
-    monkeypatch.setattr(ranges, "_BLOCK", 1000)
-    content = random.Random(0).randbytes(10_500)
-    distant.store("box/a", content)
-    with open_stream("distant://box/a", len(content)) as stream:
-        pieces = []
-        while piece := stream.read(100):
-            pieces.append(piece)
-        assert b"".join(pieces) == content
-        assert distant.calls["read"] == 11
-        stream.seek(7000)
-        assert stream.read(30) == content[7000:7030]
-        stream.seek(-10, 2)
-        assert stream.read() == content[-10:]
+def test_a_stamp_asked_for_anew_does_not_come_from_a_listing(distant, monkeypatch):
+    forgotten = []
+    monkeypatch.setattr(distant, "invalidate_cache", lambda self, path=None: forgotten.append(path))
+    distant.store("box/a", b"content")
+    assert files.stamp("distant://box/a") == files.stamp("distant://box/a", anew=True)
+    assert forgotten == ["box/a"]
 
 
 def test_names_what_to_install(monkeypatch):

@@ -48,6 +48,15 @@ def test_what_is_found():
     json.dumps(found.to_dict())
 
 
+def test_a_jpeg_that_only_looks_whole_is_bad():
+    """Its header and its end are in order, but its first component has sampling factors of 0."""
+    whole = image(30, 20, 9, "jpeg")
+    frame = whole.index(b"\xff\xc0")
+    samples = [Sample("good", whole, ("a",)), Sample("bad", whole[: frame + 11] + b"\0" + whole[frame + 12 :], ("a",))]
+    found = inspect(ListTable(samples), TOKENIZER)
+    assert [(bad.key, bad.cause) for bad in found.bad] == [("bad", "bad image")]
+
+
 def test_a_part_of_it():
     table = ListTable([Sample(f"{i}", image(30, 20, i % 200), ("a",)) for i in range(1000)])
     found = inspect(table, TOKENIZER, limit=128)

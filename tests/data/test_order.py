@@ -1,8 +1,10 @@
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from clip_jax.data import order as order_module
 from clip_jax.data.order import Order, process_slice
 from clip_jax.errors import UserError
 
@@ -143,3 +145,20 @@ def test_a_host_of_eight_reads_an_eighth_of_the_blocks():
     mine = indices[np.arange(64 * 64) % 512 < 64]
     assert len(mine) == 512
     assert len(set((mine // 64).tolist())) == 8
+
+
+def test_many_sources_are_shuffled_once_an_epoch(monkeypatch):
+    """However many are read in turn: the blocks of a large one take long to shuffle."""
+    shuffled = []
+
+    def permutation(n, seed, stream):
+        shuffled.append((n, seed, stream))
+        return original(n, seed, stream)
+
+    original = order_module._permutation
+    monkeypatch.setattr(order_module, "_permutation", permutation)
+    orders = [Order(samples=1000, seed=seed, block=4, window=4) for seed in range(20)]
+    for position in range(0, 2000, 100):
+        for order in orders:
+            order.indices(position, position + 10)
+    assert Counter(seed for n, seed, _ in shuffled if n == 250) == Counter(list(range(20)) * 2)

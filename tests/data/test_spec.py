@@ -58,7 +58,12 @@ def test_recognises_bare_paths(tmp_path):
     assert parse_spec(f"{tmp_path}/shards").kind == "tar"
     assert parse_spec(f"{tmp_path}/shards/1.tar?captions=x").options == (("captions", "x"),)
     assert parse_spec(f"{tmp_path}/pets").kind == "folder"
-    with pytest.raises(UserError, match="neither a tar nor a folder"):
+    for name, kind in (("x.tfrecord-00000-of-00002", "tfrecord"), ("x.arrayrecord", "arrayrecord")):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / name).touch()
+        assert parse_spec(f"{tmp_path}/{kind}").kind == kind
+        assert parse_spec(f"{tmp_path}/{kind}/{name}").kind == kind
+    with pytest.raises(UserError, match=r"list\.xls is of an unknown kind; name it as in KIND:"):
         parse_spec(f"{tmp_path}/list.xls")
     with pytest.raises(UserError, match="there is no file or folder"):
         parse_spec(f"{tmp_path}/missing")
@@ -146,7 +151,8 @@ def test_says_what_to_install(tmp_path, monkeypatch, kind, package, message):
     (tmp_path / "x").write_bytes(b"")
     monkeypatch.setitem(sys.modules, package, None)  # as where it is not installed
     if (kind, package) == ("tfds", "tensorflow_datasets"):
-        monkeypatch.setitem(sys.modules, "tensorflow", types.ModuleType("tensorflow"))
+        config = types.SimpleNamespace(set_visible_devices=lambda *_: None)
+        monkeypatch.setitem(sys.modules, "tensorflow", types.SimpleNamespace(config=config))
     if kind == "tfrecord":
         (tmp_path / "x").write_bytes(bytes.fromhex("0000000000000000 29039807 d8ea82a2"))  # one empty record
     with pytest.raises(UserError, match=message):

@@ -1,59 +1,17 @@
-"""Tars are written here with the standard library alone, independently of clip_jax.data.shards."""
+"""What a TarTable makes of the files in its shards."""
 
-import gzip
 import io
 import json
-import os
 import tarfile
-import threading
 import warnings
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from support.tars import image, read_all, read_good_and_bad, simple_shard, write_tar
 
-from clip_jax.data import index_file, ranges, tar_index
 from clip_jax.data.table import BadSample, Sample, Table, usable
 from clip_jax.data.tar import TarTable
 from clip_jax.errors import UserError
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch) -> Path:
-    """The user's cache, which must stay empty where an index fits beside its shard."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    return folder
-
-
-def write_tar(path: Path, members: list[tuple[str, bytes]], form: int = tarfile.PAX_FORMAT) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", format=form) as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def image(seed: int, size: int = 3000) -> bytes:
-    """Bytes that stand for an encoded image; the table does not decode."""
-    return np.random.default_rng(seed).bytes(size)
-
-
-def read_all(table: TarTable) -> list[Sample]:
-    return usable(table.read(range(len(table))))
-
-
-def read_good_and_bad(table: TarTable) -> list[Any]:
-    return table.read(range(len(table)))
-
-
-def simple_shard(path: Path, first: int, samples: int) -> Path:
-    numbers = range(first, first + samples)
-    pairs = [((f"{n:05d}.jpg", image(n, 100 + n)), (f"{n:05d}.txt", f" caption {n}\n".encode())) for n in numbers]
-    return write_tar(path, [member for pair in pairs for member in pair])
 
 
 def test_reads_images_and_captions_of_several_shards(tmp_path):
@@ -211,7 +169,7 @@ def test_captions_from_json(tmp_path, value, expected):
 def test_a_sample_with_wrong_json_is_bad(tmp_path, content, message):
     members = [("1.jpg", image(0)), *([("1.json", content)] if content is not None else [])]
     good = [("2.jpg", image(1)), ("2.json", b'{"caption": "x"}')]
-    bad, other = read_good_and_bad(TarTable([write_tar(tmp_path / "a.tar", members + good)], captions="caption"))
+    bad, other = TarTable([write_tar(tmp_path / "a.tar", members + good)], captions="caption").read([0, 1])
     assert isinstance(bad, BadSample)
     assert (bad.key, bad.cause) == ("a/1", "bad caption")
     assert message in bad.reason
@@ -222,13 +180,46 @@ def test_a_sample_with_wrong_json_is_bad(tmp_path, content, message):
 def test_captions_of_several_fields(tmp_path):
     content = json.dumps({"a": "one", "b": ["two", "three"], "c": "not this"}).encode()
     shard = write_tar(tmp_path / "a.tar", [("1.jpg", image(0)), ("1.json", content)])
-    assert read_all(TarTable([shard], captions="b,a"))[0].captions == ("two", "three", "one")
-    assert read_good_and_bad(TarTable([shard], captions="a,d")) == [
-        BadSample("a/1", "bad caption", "its .json has no field 'd'; valid are a, b, c")
+    for fields, captions, counts in (
+        ("b,a", ("two", "three", "one"), (2, 1)),
+        ("a,d", ("one",), (1, 0)),  # some have no d
+        ("d,b", ("two", "three"), (0, 2)),
+        ("b", ("two", "three"), ()),
+    ):
+        (sample,) = read_all(TarTable([shard], captions=fields))
+        assert (sample.captions, sample.captions_by_field) == (captions, counts)
+    assert TarTable([shard], captions="d,e").read([0]) == [
+        BadSample("a/1", "bad caption", "its .json has no field 'd or e'; valid are a, b, c")
     ]
     for wrong in ("a,,b", "", ","):
         with pytest.raises(UserError, match=r"is not a field of the \.json"):
             TarTable([shard], captions=wrong)
+
+
+@pytest.mark.parametrize(
+    ("counts", "weights", "expected"),
+    [
+        ((2, 1), (0.8, 0.2), (0.4, 0.4, 0.2)),
+        ((0, 3), (0.8, 0.3), (0.1, 0.1, 0.1)),
+        ((1, 2), (1.0,), (1.0, 0.0, 0.0)),
+        ((1, 2), (), ()),
+        ((0, 3), (1.0, 0.0), ()),  # as often as any where the fields that it has weigh nothing
+        ((), (3.0, 1.0, 5.0, 7.0), (3.0, 1.0, 5.0)),  # of one field: by place
+        ((), (3.0, 1.0), (3.0, 1.0, 0.0)),
+    ],
+)
+def test_fields_share_their_weight_among_their_captions(counts, weights, expected):
+    sample = Sample("x", b"", ("a", "b", "c"), captions_by_field=counts)
+    assert sample.caption_weights(weights) == pytest.approx(expected)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_caption_or_a_class_name(tmp_path):
+    members = [("1.jpg", image(0)), ("1.txt", b"\xef\xbb\xbfone"), ("1.json", b'\xef\xbb\xbf{"c": "two"}')]
+    shard = write_tar(tmp_path / "a.tar", members)
+    (tmp_path / "classnames.txt").write_bytes(b"\xef\xbb\xbfcat\ndog\n")
+    assert read_all(TarTable([shard]))[0].captions == ("one",)
+    assert read_all(TarTable([shard], captions="c"))[0].captions == ("two",)
+    assert TarTable([shard]).class_names == ("cat", "dog")
 
 
 def test_a_caption_that_is_not_text_makes_a_sample_bad(tmp_path):
@@ -258,11 +249,28 @@ def test_labels_that_are_wrong_make_samples_bad(tmp_path):
     assert {sample.reason for sample in bad[1:]} == {"its .cls is not a class index, a natural number"}
 
 
-@pytest.mark.parametrize("members", [[("x.txt", b"text")], [("x.jpg", b""), ("x.txt", b"text")]])
+@pytest.mark.parametrize("content", [b"cat", b"7"])
+def test_what_has_a_caption_needs_no_label(tmp_path, content):
+    files = [("1.jpg", image(0)), ("1.txt", b"a cat"), ("1.cls", content)]
+    (tmp_path / "classnames.txt").write_text("cat\ndog\n")
+    table = TarTable([write_tar(tmp_path / "a.tar", files)])
+    assert read_all(table) == [Sample("a/1", image(0), ("a cat",), None)]
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("x.txt", b"text")],
+        [("x.jpg", b""), ("x.txt", b"text")],
+        [("x.v2.JPG", b"its key is taken to end at the first dot"), ("x.v2.txt", b"text")],
+        [("x.2.png", b"as before"), ("x.3.png", b"of one key, so of one sample")],
+    ],
+)
 def test_a_sample_without_image_is_bad(tmp_path, members):
     table = TarTable([write_tar(tmp_path / "a.tar", [*members, ("y.jpg", image(0))])])
     bad, good = read_good_and_bad(table)
     assert (bad.key, bad.cause) == ("a/x", "no image")
+    assert "KEY.jpg" in bad.reason
     assert good.image == image(0)
 
 
@@ -280,200 +288,6 @@ def test_refuses_what_is_no_table(tmp_path):
         with pytest.raises(UserError, match=message):
             TarTable(shards)
     assert len(TarTable([empty, shard])) == 2
-
-
-def test_samples_before_a_cut_stay_usable(tmp_path):
-    """Of every place where a shard may end, told from where tarfile finds the files of the whole one."""
-    path = simple_shard(tmp_path / "whole.tar", 0, 4)
-    whole = path.read_bytes()
-    with tarfile.open(path) as tar:
-        ends = [member.offset_data + member.size for member in tar.getmembers()]
-    cut = tmp_path / "cut.tar"
-    mark = -(-ends[-1] // 512) * 512  # the archive's end mark begins here
-    for size in (*range(0, mark + 512, 100), *range(0, mark, 512), *ends, ends[3] - 1):
-        cut.write_bytes(whole[:size])
-        if size < 512:
-            with pytest.raises(UserError, match=r"not a whole, uncompressed tar|no samples") as error:
-                TarTable([cut])
-            assert "\n" not in str(error.value)
-            continue
-        with pytest.warns(UserWarning, match=r"cut\.tar breaks off or is damaged at byte \d+ of") as warned:
-            samples = read_good_and_bad(TarTable([cut]))
-        assert len(warned) == 1
-        assert "\n" not in str(warned[0].message)
-        for number, sample in enumerate(samples):
-            image_end, text_end = ends[2 * number : 2 * number + 2]
-            if size >= text_end:
-                assert sample == Sample(f"cut/{number:05d}", image(number, 100 + number), (f"caption {number}",))
-            elif size >= image_end and sample == Sample(f"cut/{number:05d}", image(number, 100 + number), ()):
-                assert size <= -(-image_end // 512) * 512 + 511  # its caption's header is not there
-            else:
-                assert sample.cause == "cut short"
-                assert number == len(samples) - 1
-        assert len(samples) >= sum(size >= end for end in ends[1::2])
-
-
-def test_a_cut_is_warned_of_from_a_kept_index_too(tmp_path):
-    shard = simple_shard(tmp_path / "a.tar", 0, 4)
-    os.truncate(shard, 3000)
-    for _ in range(2):
-        with pytest.warns(UserWarning, match="breaks off"):
-            TarTable([simple_shard(tmp_path / "b.tar", 4, 4), shard])
-    assert (tmp_path / "a.tar.index.npz").exists()
-
-
-def test_samples_before_damage_stay_usable(tmp_path):
-    shard = simple_shard(tmp_path / "a.tar", 0, 4)
-    damaged = bytearray(shard.read_bytes())
-    damaged[2048:2060] = b"\xff" * 12  # in the third header
-    shard.write_bytes(bytes(damaged))
-    with pytest.warns(UserWarning, match="damaged at byte 2048 of"):
-        assert read_all(TarTable([shard])) == [Sample("a/00000", image(0, 100), ("caption 0",))]
-
-
-def test_refuses_compressed_and_other_files(tmp_path):
-    whole = simple_shard(tmp_path / "whole.tar", 0, 4).read_bytes()
-    for content in (gzip.compress(whole), b"\x89PNG" + bytes(2000), image(0), b""):
-        (tmp_path / "x.tar").write_bytes(content)
-        with pytest.raises(UserError, match="not a whole, uncompressed tar"):
-            TarTable([tmp_path / "x.tar"])
-
-
-def test_index_is_cached_and_validated(tmp_path, monkeypatch):
-    shard = simple_shard(tmp_path / "a.tar", 0, 3)
-    fresh = read_all(TarTable([shard]))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar", "a.tar.index.npz"]
-    scans = []
-    scan = tar_index.scan
-    monkeypatch.setattr(tar_index, "scan", lambda path, size: scans.append(path) or scan(path, size))
-    assert read_all(TarTable([shard])) == fresh
-    assert scans == []
-
-    status = shard.stat()
-    os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns + 1))  # another time
-    TarTable([shard])
-    assert len(scans) == 1
-    simple_shard(shard, 100, 50)  # other content and size, same time
-    os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    assert len(TarTable([shard])) == 50
-    assert len(scans) == 2
-    monkeypatch.setattr(tar_index, "VERSION", tar_index.VERSION + 1)
-    TarTable([shard])
-    assert len(scans) == 3
-
-
-@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 torn"])
-def test_a_broken_index_is_made_anew(tmp_path, content):
-    shard = simple_shard(tmp_path / "a.tar", 0, 3)
-    (tmp_path / "a.tar.index.npz").write_bytes(content)
-    assert len(TarTable([shard])) == 3
-    with np.load(tmp_path / "a.tar.index.npz") as stored:
-        assert len(stored["label"]) == 3
-
-
-def test_one_index_serves_both_caption_sources(tmp_path):
-    shard = write_tar(tmp_path / "a.tar", [("1.jpg", image(0)), ("1.txt", b"t"), ("1.json", b'{"c": "j"}')])
-    assert [read_all(TarTable([shard], captions))[0].captions for captions in (None, "c")] == [("t",), ("j",)]
-
-
-def test_the_index_goes_to_the_cache_where_the_shard_lies_read_only(tmp_path, monkeypatch, cache):
-    shard = simple_shard(tmp_path / "a.tar", 0, 3)
-    replace = os.replace
-
-    def refuse(source, target):
-        if Path(target).parent == tmp_path:
-            raise PermissionError("read-only")
-        replace(source, target)
-
-    monkeypatch.setattr(index_file.os, "replace", refuse)
-    assert len(TarTable([shard])) == 3
-    assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
-    assert len(list((cache / "clip_jax/index").glob("*.npz"))) == 1
-    monkeypatch.setattr(tar_index, "scan", lambda path, size: pytest.fail("scanned again"))
-    assert len(TarTable([shard])) == 3
-
-
-def test_works_where_no_index_can_be_written(tmp_path, monkeypatch):
-    shard = simple_shard(tmp_path / "a.tar", 0, 3)
-
-    def refuse(*_):
-        raise PermissionError("read-only")
-
-    monkeypatch.setattr(index_file.os, "replace", refuse)
-    assert len(TarTable([shard])) == 3
-    assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
-
-
-def test_neighbours_are_fetched_in_one_read(tmp_path, monkeypatch):
-    shard = simple_shard(tmp_path / "a.tar", 0, 200)
-    table = TarTable([shard])
-    reads = []
-    pread = os.pread
-    monkeypatch.setattr(ranges.os, "pread", lambda *args: reads.append(args[1:]) or pread(*args))
-    expected = [(image(n, 100 + n), (f"caption {n}",)) for n in range(64)]
-    samples = usable(table.read(np.random.default_rng(0).permutation(64)))
-    assert sorted((s.image, s.captions) for s in samples) == sorted(expected)
-    assert len(reads) == 1
-    reads.clear()
-    table.read([0, 199])  # more than 64 KiB apart
-    assert len(reads) == 2
-
-
-def test_long_reads_are_split_and_short_ones_completed(tmp_path, monkeypatch):
-    members = [(f"{n}.jpg", image(n, 300_000)) for n in range(10)]
-    table = TarTable([write_tar(tmp_path / "a.tar", members)])
-    monkeypatch.setattr(ranges, "_LIMIT", 1_000_000)
-    sizes = []
-    pread = os.pread
-
-    def stingy(file, size, offset):
-        sizes.append(size)
-        return pread(file, min(size, 70_000), offset)
-
-    monkeypatch.setattr(ranges.os, "pread", stingy)
-    assert [s.image for s in read_all(table)] == [image(n, 300_000) for n in range(10)]
-    assert max(sizes) <= 1_000_000
-
-
-def test_many_shards_and_threads_with_few_descriptors(tmp_path, monkeypatch):
-    monkeypatch.setattr(ranges, "_OPEN_FILES", 3)
-    shards = [simple_shard(tmp_path / f"{i:02d}.tar", i * 5, 5) for i in range(12)]
-    table = TarTable(shards)
-    wrong = []
-
-    def work(table, seed):
-        for indices in np.random.default_rng(seed).integers(0, 60, (20, 16)):
-            got = [s.captions[0] for s in usable(table.read(indices))]
-            wrong.extend(set(got) ^ {f"caption {i}" for i in indices})
-
-    open_before = len(os.listdir("/proc/self/fd"))
-    threads = [threading.Thread(target=work, args=(table, seed)) for seed in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    threads.clear()
-    assert wrong == []
-    assert len(os.listdir("/proc/self/fd")) - open_before <= 3
-    del table
-    assert len(os.listdir("/proc/self/fd")) <= open_before
-
-
-@pytest.mark.parametrize("size", [2000, 10**6])
-def test_a_tar_that_changes_after_indexing_is_reported(tmp_path, size):
-    shard = simple_shard(tmp_path / "a.tar", 0, 50)
-    table = TarTable([shard])
-    os.truncate(shard, size)
-    with pytest.raises(UserError, match=r"a\.tar has changed since it was indexed"):
-        read_all(table)
-
-
-def test_a_tar_that_goes_after_indexing_is_reported(tmp_path):
-    shard = simple_shard(tmp_path / "a.tar", 0, 5)
-    table = TarTable([shard])
-    shard.unlink()
-    with pytest.raises(UserError, match=r"cannot read .*a\.tar: No such file"):
-        read_all(table)
 
 
 def test_reads_what_webdataset_reads(tmp_path):

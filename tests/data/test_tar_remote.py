@@ -76,8 +76,9 @@ def test_adjacent_samples_take_a_handful_of_requests(distant, monkeypatch):
     distant.most_at_once, distant.latency = 0, 0.05
     indices = np.random.default_rng(0).permutation(256) + 100  # of both shards
     assert table.read(indices) == [sample(i, str(i // 200)) for i in indices.tolist()]
-    assert distant.calls == {"read": 7}  # 100 and 156 times 22 KB in stretches of up to 1 MB: 3 and 4
-    assert distant.most_at_once == 7
+    # 100 and 156 times 22 KB in stretches of up to 1 MB: 3 and 4; and whether both shards are still what they were.
+    assert distant.calls == {"read": 7, "info": 2}
+    assert distant.most_at_once >= 7
 
 
 def test_opening_with_an_index_takes_few_requests(distant):
@@ -103,7 +104,7 @@ def test_a_new_version_is_indexed_anew(distant):
     distant.store("box/0.tar", tar(4, 3))  # of the same size
     table = open_table("distant://box/0.tar")
     assert table.keys([0]) == ["0/0004"]
-    distant.store("box/0.tar", tar(4, 1))
+    distant.store("box/0.tar", tar(8, 3))  # of the same size
     with pytest.raises(UserError, match=r"distant://box/0\.tar has changed since it was indexed"):
         table.read([2])
 

@@ -95,6 +95,7 @@ def test_features(tmp_path, features, options, expected):
     write_tfrecord(tmp_path / "x.tfrecord", [example(**features)])
     (sample,) = usable(open_table(f"{tmp_path}/x.tfrecord{options}").read([0]))
     assert (sample.image, sample.captions) == expected
+    assert sample.captions_by_field == ((2, 1) if options == "?captions=b,a" else ())
 
 
 @pytest.mark.parametrize(
@@ -202,4 +203,4 @@ def test_on_another_machine(tmp_path):
         assert table.is_remote
         distant.calls.clear()
         assert [s.image for s in usable(table.read(range(20)))] == [image(n) for n in range(20)]
-        assert distant.calls == {"read": 1}
+        assert distant.calls == {"read": 1}  # whether the file is still what it was, was asked when it was opened

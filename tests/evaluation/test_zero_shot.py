@@ -1,13 +1,18 @@
 """Zero-shot figures against scikit-learn's on the same answers, and the whole path on labelled images."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, top_k_accuracy_score
+from support.tables import ListTable
 
 from clip_jax.clip import create
 from clip_jax.data.folder import FolderTable
 from clip_jax.data.scenes import ScenesTable
+from clip_jax.data.table import BadSample, Sample, usable
 from clip_jax.errors import UserError
 from clip_jax.evaluation.zero_shot import classify_embeddings, embed_table, match_labels, zero_shot
 
@@ -61,9 +66,9 @@ def test_further_labels_may_be_given_in_any_order(tiny):
 
 def test_the_batch_size_does_not_matter(tiny):
     table = ScenesTable("held_out", 30)
-    (a, truth), (b, _) = embed_table(tiny, table, batch_size=7), embed_table(tiny, table, batch_size=64)
-    np.testing.assert_allclose(a, b, atol=2e-6)
-    assert list(truth) == [i % 24 for i in range(30)]
+    one, other = embed_table(tiny, table, batch_size=7), embed_table(tiny, table, batch_size=64)
+    np.testing.assert_allclose(one.embeddings, other.embeddings, atol=2e-6)
+    assert list(one.truth) == [i % 24 for i in range(30)]
 
 
 def test_labels_must_fit_the_data():
@@ -74,8 +79,35 @@ def test_labels_must_fit_the_data():
         match_labels(ScenesTable("train", 4))
 
 
-def test_a_bad_sample_is_named(tiny, tmp_path):
+def labelled(samples: Sequence[Sample | BadSample]) -> ListTable:
+    table = ListTable(samples)
+    table.class_names = ScenesTable("held_out", 24).class_names
+    return table
+
+
+@pytest.mark.parametrize("batch_size", [4, 64])
+def test_bad_samples_are_left_out(tiny, batch_size):
+    samples = usable(ScenesTable("held_out", 24).read(range(24)))
+    worse: list[Sample | BadSample] = list(samples)
+    worse[3] = replace(samples[3], image=samples[3].image[:200])
+    worse[4] = BadSample("missing", "no image", "it is gone")
+    worse[9] = replace(samples[9], label=None)
+    with pytest.warns(UserWarning, match=rf"of 24 images 3 cannot be used, the first is {samples[3].key}: .*truncated"):
+        result = zero_shot(tiny, labelled(worse), batch_size=batch_size)
+    expected = zero_shot(tiny, labelled([samples[i] for i in range(24) if i not in (3, 4, 9)]))
+    assert [(bad.key, bad.cause) for bad in result.bad] == [
+        (samples[3].key, "bad image"),
+        ("missing", "no image"),
+        (samples[9].key, "bad label"),
+    ]
+    assert expected.bad == ()
+    np.testing.assert_array_equal(result.truth, expected.truth)
+    np.testing.assert_array_equal(result.ranking[:, 0], expected.ranking[:, 0])
+    assert result.metrics() == expected.metrics()
+
+
+def test_without_a_usable_sample_the_first_is_named(tiny, tmp_path):
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat/1.png").touch()
-    with pytest.raises(UserError, match=r"^sample cat/1\.png: .*cat/1\.png is an empty file$"):
+    with pytest.raises(UserError, match=r"^of 1 images 1 cannot be used, the first is cat/1\.png: .*is an empty file$"):
         zero_shot(tiny, FolderTable(tmp_path))

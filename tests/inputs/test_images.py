@@ -12,11 +12,18 @@ import pytest
 from PIL import Image
 
 from clip_jax.errors import UserError
-from clip_jax.inputs.images import open_image
+from clip_jax.inputs.images import FORMATS, open_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
 ALPHA = np.random.default_rng(1).integers(0, 256, (6, 5), np.uint8)
 GREY = PIXELS[..., 0]
+
+TRANSPOSED = (  # orientations 5 to 8
+    lambda x: x.swapaxes(0, 1),
+    lambda x: np.rot90(x, -1),
+    lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    lambda x: np.rot90(x),
+)
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options) -> bytes:
@@ -148,6 +155,25 @@ def test_exif_orientation_only_when_asked(orientation, turn):
     np.testing.assert_array_equal(np.asarray(open_image(file, exif=True)), PIXELS)
 
 
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_tiffs_are_turned_only_when_asked_too(compression):
+    """Pillow turns them on its own; the value of the tag is where the stored rows and columns begin (TIFF 6.0)."""
+    upright = {1: lambda x: x, 2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 4: lambda x: x[::-1]}
+    upright |= {n + 4: lambda x, turn=turn: turn(x) for n, turn in enumerate(TRANSPOSED, start=1)}
+    for orientation, turn in upright.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        file = encoded(Image.fromarray(PIXELS), "TIFF", exif=exif, compression=compression)
+        np.testing.assert_array_equal(np.asarray(open_image(file)), PIXELS)
+        np.testing.assert_array_equal(np.asarray(open_image(Image.open(io.BytesIO(file)))), PIXELS)
+        np.testing.assert_array_equal(np.asarray(open_image(file, exif=True)), turn(PIXELS))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_that_is_named_is_read(format):
+    assert_pixels(encoded(Image.new("RGB", (8, 8), (255, 0, 0)), format), np.full((8, 8, 3), [255, 0, 0]), atol=3)
+
+
 def corrupt(data: bytes) -> bytes:
     """A PNG whose compressed pixels are damaged."""
     start = data.index(b"IDAT") + 4
@@ -156,8 +182,9 @@ def corrupt(data: bytes) -> bytes:
 
 NOISE = Image.fromarray(np.random.default_rng(2).integers(0, 256, (64, 64, 3), np.uint8))
 BROKEN = {
-    "empty": (b"", "is not an image in a format that Pillow"),
-    "text": (b"a dog", "is not an image in a format that Pillow"),
+    "empty": (b"", "is not an image in one of the formats JPEG, PNG, "),
+    "text": (b"a dog", "is not an image in one of the formats JPEG, PNG, "),
+    "program.jpg": (encoded(NOISE, "EPS"), "is not an image in one of the formats JPEG, PNG, "),
     "truncated.jpg": (encoded(NOISE, "JPEG")[:1500], "is corrupt or truncated"),
     "truncated.png": (encoded(NOISE)[:1500], "is corrupt or truncated"),
     "truncated.webp": (encoded(NOISE, "WEBP")[:1500], "is "),

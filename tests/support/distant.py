@@ -14,6 +14,14 @@ def _name(url: str) -> str:
     return url.removeprefix("distant://").rstrip("/")
 
 
+class HttpError(Exception):
+    """As gcsfs has it: no OSError."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"status {code}\nand more")
+        self.code = code
+
+
 class DistantFiles(AsyncFileSystem):
     """All instances share their files; `calls` counts requests, `failures` are raised one a request.
 

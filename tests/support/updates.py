@@ -3,14 +3,17 @@
 from functools import lru_cache
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
+from jax.sharding import Mesh
 
 from clip_jax.config import ClipConfig
-from clip_jax.models.two_tower import Params
+from clip_jax.models.two_tower import Params, init_params
 from clip_jax.sharding import MeshConfig, make_mesh
 from clip_jax.training.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from clip_jax.training.optimizer import make_optimizer
-from clip_jax.training.state import TrainState, abstract_state, init_state
+from clip_jax.training.state import TrainState, abstract_state, begin
 from clip_jax.training.step import make_step
 
 CONFIG = TrainConfig(
@@ -22,10 +25,18 @@ CONFIG = TrainConfig(
 
 
 @lru_cache
-def beginning(model: ClipConfig, config: OptimizerConfig, steps: int) -> TrainState:
-    """The state before the first update, on the host, since compiling what draws it takes as long as an update's."""
-    state = jax.jit(lambda: init_state(model, make_optimizer(config, steps), 0))()
-    return jax.tree.map(np.asarray, state)
+def _first_params(model: ClipConfig) -> Params:
+    """On the host, since compiling what draws them takes as long as compiling an update."""
+    return jax.tree.map(np.asarray, jax.jit(lambda: init_params(model, jax.random.key(0)))())
+
+
+def first_state(
+    model: ClipConfig, optimizer: optax.GradientTransformation, mesh: Mesh, ema: bool = False
+) -> tuple[TrainState, TrainState]:
+    """The state before the first update on a mesh, free to be overwritten, and its shardings."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(model, optimizer, mesh, ema))
+    params = jax.tree.map(jnp.array, _first_params(model))
+    return jax.device_put(begin(params, optimizer, ema), shardings), shardings
 
 
 def run(
@@ -34,10 +45,7 @@ def run(
     """The parameters after some updates with batches drawn on the spot, and the figures of every update."""
     mesh = make_mesh(mesh_config, jax.devices()[:devices])
     optimizer = make_optimizer(config.optimizer, config.steps)
-    abstract = abstract_state(model, optimizer, mesh)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    # Of a copy, as updates are given their state to overwrite.
-    state = jax.device_put(jax.tree.map(np.array, beginning(model, config.optimizer, config.steps)), shardings)
+    state, shardings = first_state(model, optimizer, mesh)
     step = make_step(config, model, optimizer, mesh, shardings)
     rng = np.random.default_rng(0)
     size = model.vision.image_size

@@ -100,6 +100,24 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, caps
         np.testing.assert_array_equal(leaf, theirs[name], err_msg=name)
 
 
+def test_a_run_that_is_stopped_before_its_first_update(tmp_path, monkeypatch, capsys):
+    """It has nothing to save, and ends as one that has."""
+    handler, prepare = signal.getsignal(signal.SIGTERM), loop.prepare
+
+    def preparing(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+        return prepare(*arguments)
+
+    monkeypatch.setattr(loop, "prepare", preparing)
+    monkeypatch.setattr(loop, "make_step", None)  # nothing is trained
+    with pytest.raises(Stopped) as raised:
+        train(CONFIG, tmp_path)
+    assert raised.value.code == 75
+    assert "stopped by SIGTERM at step 0 of 6, before an update" in capsys.readouterr().err
+    assert complete_steps(tmp_path / CHECKPOINTS) == []
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
 def test_a_second_signal_does_what_it_always_did():
     signals = StopSignals()
     try:

@@ -1,5 +1,6 @@
 """The training loop's refusals: a run that diverged, a checkpoint that is damaged or of another model."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 
 import clip_jax
+from clip_jax.cli import train as cli_train
 from clip_jax.data.scenes import ScenesTable
 from clip_jax.data.table import usable
 from clip_jax.errors import UserError
 from clip_jax.sharding import MeshConfig
+from clip_jax.training import config_file, resumption
 from clip_jax.training.config import (
     CheckpointConfig,
     DataConfig,
@@ -76,6 +79,12 @@ def test_a_masked_run_resumes_with_the_same_patches_and_tail(tmp_path):
         np.testing.assert_array_equal(leaf, theirs[name], err_msg=name)
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch) -> None:
+    """What cannot be read is read again without a pause."""
+    monkeypatch.setattr(resumption, "PAUSES", (0.0,))
+
+
 def damage(workdir: Path, *steps: int) -> None:
     for step in steps:
         for path in (workdir / CHECKPOINTS / str(step)).rglob("*"):
@@ -116,10 +125,20 @@ def test_where_every_checkpoint_is_damaged_none_is_moved(finished, tmp_path):
 def test_changed_data_is_not_resumed(finished, tmp_path):
     workdir = tmp_path / "changed"
     shutil.copytree(finished, workdir)
-    text = (workdir / "config.json").read_text()
-    (workdir / "config.json").write_text(text.replace("images=40", "images=48"))
+    begun_with = {CONFIG.data.source: {"scenes": [48, "digest"]}}
+    (workdir / "data.json").write_text(json.dumps(begun_with))
     with pytest.raises(UserError, match="has changed since the run in"):
-        train(replace(CONFIG, data=DataConfig("scenes:train?images=48&size=48")), workdir)
+        train(CONFIG, workdir)
+
+
+def test_a_finished_run_says_so_without_its_metrics(finished, tmp_path, monkeypatch, capsys):
+    workdir = tmp_path / "finished"
+    shutil.copytree(finished, workdir)
+    (workdir / "metrics.jsonl").unlink()
+    monkeypatch.setattr(config_file, "load_config", lambda *_: CONFIG)
+    cli_train.run(["--config=any", f"--workdir={workdir}", f"--json={tmp_path / 'out.json'}"])
+    assert capsys.readouterr().out == f"trained to step 6 in {workdir}\n"
+    assert json.loads((tmp_path / "out.json").read_text()) == {"step": 6}
 
 
 def test_a_workdir_loads_as_a_model(finished):

@@ -7,15 +7,14 @@ import jax
 import numpy as np
 import optax
 import pytest
-from jax.sharding import Mesh
+from support.updates import first_state
 
-from clip_jax.config import ClipConfig, ResNetConfig
+from clip_jax.config import ResNetConfig
 from clip_jax.errors import UserError
 from clip_jax.losses import Kind
 from clip_jax.sharding import MeshConfig, make_mesh
 from clip_jax.training.config import DataConfig, LossConfig, ModelConfig, TrainConfig
 from clip_jax.training.model import check_mesh, training_model
-from clip_jax.training.state import TrainState, abstract_state, init_state
 from clip_jax.training.step import make_step
 from clip_jax.weights.tree import flatten
 
@@ -30,23 +29,10 @@ KEEP_GRADIENTS = optax.GradientTransformation(
 
 
 @lru_cache
-def beginning(model: ClipConfig) -> TrainState:
-    """The state before the first update, on the host, since compiling what draws it takes as long as an update's."""
-    return jax.tree.map(np.asarray, jax.jit(lambda: init_state(model, KEEP_GRADIENTS, 0))())
-
-
-def laid_out(model: ClipConfig, mesh: Mesh) -> tuple[TrainState, TrainState]:
-    """That state on a mesh, and its shardings."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(model, KEEP_GRADIENTS, mesh))
-    # Of a copy, as updates are given their state to overwrite.
-    return jax.device_put(jax.tree.map(np.array, beginning(model)), shardings), shardings
-
-
-@lru_cache
 def loss_and_gradients(model, loss: LossConfig, sizes: tuple[int, int, int], parts: int) -> tuple[float, dict]:
     config = replace(CONFIG, loss=loss, microbatches=parts)
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
-    state, shardings = laid_out(model, mesh)
+    state, shardings = first_state(model, KEEP_GRADIENTS, mesh)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (64, 16, 16, 3), dtype=np.uint8)
     tokens = rng.integers(1, 699, (64, 12)).astype(np.int32)
@@ -124,7 +110,7 @@ def test_patches_that_are_left_out_are_the_same_on_any_mesh_and_in_parts(toy_con
         model = ModelConfig("tiny", "float32", "scan", patch_dropout=0.5, unmasked_tail=changes.pop("tail", 0))
         config = replace(CONFIG, model=model, steps=3, **changes)
         mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
-        state, shardings = laid_out(toy_config, mesh)
+        state, shardings = first_state(toy_config, KEEP_GRADIENTS, mesh)
         step, found = make_step(config, toy_config, KEEP_GRADIENTS, mesh, shardings), []
         rng = np.random.default_rng(0)
         pixels = rng.integers(0, 256, (64, 16, 16, 3), dtype=np.uint8)

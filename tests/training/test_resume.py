@@ -1,7 +1,7 @@
 """A run that is killed, or asked to stop, and started again ends exactly as one that was never stopped.
 
 It is killed three times, or as often as the environment variable CLIP_JAX_KILLS says: `CLIP_JAX_KILLS=20 pytest -m slow
-tests/training/test_resume.py` takes some minutes.
+tests/training/test_resume.py` takes some ten minutes.
 """
 
 import json
@@ -21,6 +21,7 @@ import clip_jax
 from clip_jax.weights.tree import flatten
 
 STEPS = 30
+UNFINISHED = "checkpoints/*checkpoint-tmp*"
 KILLS = int(os.environ.get("CLIP_JAX_KILLS", "3"))
 COMMAND = [
     *(
@@ -95,26 +96,34 @@ def assert_same_run(found: Path, expected: Path) -> None:
     assert len({line["batch_digest"] for line in lines(expected) if "loss" in line}) == STEPS
 
 
+def newest_checkpoint(workdir: Path) -> int:
+    return max((int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdecimal()), default=0)
+
+
 @pytest.mark.slow
 def test_killed_runs_end_as_unbroken_ones(tmp_path, unbroken):
+    """Killed in turn at a random time after a random step, while a checkpoint is written, and before the first step."""
     scenes, killed = unbroken[0], tmp_path / "killed"
-    moments = [
-        lambda: steps_logged(killed) >= 2,  # before the first checkpoint
-        lambda: steps_logged(killed) >= 8,  # between two checkpoints
-        lambda: any(killed.glob("checkpoints/*checkpoint-tmp*")),  # while one is written
-    ]
     chance = random.Random(0)
     for kill in range(KILLS):
-        process, before = start(killed, scenes), (killed / "config.json").stat().st_mtime_ns if kill else 0
-        if kill < len(moments):
-            wait_until(moments[kill], process)
-        else:  # at any time from where the workdir is claimed on, which is when compilation begins
-            wait_until(lambda before=before: (killed / "config.json").stat().st_mtime_ns != before, process)
-            time.sleep(chance.uniform(0, 12))
-            if process.poll() is not None:  # it was quicker, which ends the test's chances but harms nothing
-                break
+        saved, attempts = newest_checkpoint(killed), len(list(killed.glob("attempts/*")))
+        unfinished = {*killed.glob(UNFINISHED)}
+        process = start(killed, scenes)
+        # From here on it is told what it goes on from, and what a run before it logged beyond that is gone.
+        wait_until(lambda before=attempts: len(list(killed.glob("attempts/*"))) > before, process)
+        match kill % 3:
+            case 0:
+                step = chance.randrange(saved + 1, min(saved + 8, STEPS))
+                wait_until(lambda step=step: steps_logged(killed) >= step, process)
+                time.sleep(chance.uniform(0, 0.3))
+            case 1:
+                wait_until(lambda before=unfinished: bool({*killed.glob(UNFINISHED)} - before), process)
+                time.sleep(chance.uniform(0, 0.1))
+            case 2:
+                time.sleep(chance.uniform(0, 3))
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        output, _ = process.communicate()
+        assert process.returncode == -signal.SIGKILL, output
     finish(start(killed, scenes))
     assert_same_run(killed, unbroken[1])
 

@@ -6,14 +6,13 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from support.updates import CONFIG, run
+from support.updates import CONFIG, first_state, run
 
 from clip_jax.config import ResNetConfig
 from clip_jax.models.two_tower import init_params
 from clip_jax.sharding import MeshConfig, make_mesh
 from clip_jax.training.config import ModelConfig
 from clip_jax.training.optimizer import make_optimizer
-from clip_jax.training.state import abstract_state, init_state
 from clip_jax.training.step import make_step, normalise_pixels
 from clip_jax.weights.tree import flatten
 
@@ -88,8 +87,7 @@ def test_training_learns_by_heart(toy_config):
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     config = replace(CONFIG, steps=60)
     optimizer = make_optimizer(config.optimizer, config.steps)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(toy_config, optimizer, mesh))
-    state = jax.jit(lambda: init_state(toy_config, optimizer, 0), out_shardings=shardings)()
+    state, shardings = first_state(toy_config, optimizer, mesh)
     step = make_step(config, toy_config, optimizer, mesh, shardings)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (16, 16, 16, 3), dtype=np.uint8)
