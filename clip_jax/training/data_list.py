@@ -13,6 +13,7 @@ from etils import epath
 from clip_jax.data.patterns import distinguish
 from clip_jax.data.table import Table
 from clip_jax.errors import UserError
+from clip_jax.training.storage import one_line
 
 FILE = "data.json"
 ASKED = 64  # keys of a file that are compared, from its first to its last
@@ -41,9 +42,14 @@ def _files(table: Table) -> dict[str, list[int | str]]:
 
 def check_data(workdir: Path | epath.Path, sources: Mapping[str, Table]) -> None:
     """Raises UserError where the data is not what the run in `workdir` was begun with, naming what differs."""
-    before, now = json.loads((workdir / FILE).read_text(encoding="utf-8")), data_list(sources)
+    path = workdir / FILE
+    with one_line(workdir, f"read {path}"):
+        if not path.is_file():  # somebody removed it
+            return
+        before = json.loads(path.read_text(encoding="utf-8"))
+    now = data_list(sources)
     for name in now:
-        differing = _changes(before[name], now[name])
+        differing = _changes(before.get(name, {}), now[name])
         if differing:
             more = f" and {len(differing) - SHOWN} more differences" if len(differing) > SHOWN else ""
             raise UserError(

@@ -19,7 +19,7 @@ import jax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from clip_jax.errors import LostProcess, UserError
+from clip_jax.errors import IOFailure, LostProcess, UserError
 from clip_jax.sharding import batch_sharding, batch_shards
 from clip_jax.training.google_cloud import metadata
 
@@ -198,7 +198,7 @@ def _wait_for(coordinator: str, host: str, port: int, seconds: int) -> None:
             return
         except OSError as error:
             if time.monotonic() > deadline:
-                raise UserError(
+                raise IOFailure(
                     f"nobody listens at --coordinator {coordinator} ({error.strerror or error}); "
                     "it must be an address of the host of process 0, which must run"
                 ) from error
@@ -230,6 +230,6 @@ def _connect(seconds: int, coordinator: str | None, processes: int | None, proce
     thread.join(seconds)
     where = f"at --coordinator {coordinator}" if coordinator else "on this TPU pod"
     if thread.is_alive():
-        raise UserError(f"not all processes met {where} within {seconds} seconds; start them at the same time")
+        raise IOFailure(f"not all processes met {where} within {seconds} seconds; start them at the same time")
     if failures:
-        raise UserError(f"the processes cannot meet {where}: {failures[0]}") from failures[0]
+        raise IOFailure(f"the processes cannot meet {where}: {failures[0]}") from failures[0]

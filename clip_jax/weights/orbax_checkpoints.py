@@ -234,12 +234,18 @@ def _quiet() -> Iterator[None]:
     def foreign(record: logging.LogRecord) -> bool:
         return "orbax" not in record.pathname
 
-    logger = logging.getLogger("absl")
+    def tell(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":  # where arrays fail after the first, that is told of
+            complain(unraisable)
+
+    logger, complain = logging.getLogger("absl"), sys.unraisablehook
     logger.addFilter(foreign)
+    sys.unraisablehook = tell
     try:
         yield
     finally:
         logger.removeFilter(foreign)
+        sys.unraisablehook = complain
 
 
 def _absolute(path: Path | epath.Path) -> str:
