@@ -116,20 +116,6 @@ class Order:
         return index * self.window * self.block - missing
 
 
-def process_slice(step: int, batch_size: int, process_index: int, process_count: int) -> tuple[int, int]:
-    """The positions [start, stop) that one process reads of a step's global batch [step*B, (step+1)*B).
-
-    Raises UserError where the batch does not divide evenly among the processes.
-    """
-    if batch_size % process_count:
-        down = batch_size // process_count * process_count
-        near = f"{down} or {down + process_count}" if down else f"{process_count}"
-        raise UserError(f"batch_size {batch_size} does not divide among {process_count} processes; {near} would")
-    share = batch_size // process_count
-    start = step * batch_size + process_index * share
-    return start, start + share
-
-
 def _permutation(n: int, seed: int, stream: tuple[int, ...]) -> Int64[np.ndarray, " n"]:
     # Sorting Philox's raw output, because NumPy guarantees the bits of a bit generator across versions but not what
     # Generator.permutation makes of them, and a resumed run must find its order again after an upgrade.

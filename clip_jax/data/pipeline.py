@@ -26,7 +26,7 @@ from clip_jax.errors import UserError
 from clip_jax.inputs.base_tokenizer import Tokenizer
 
 PREFETCH = 2
-LOCAL_READS, REMOTE_READS = 2, 4  # at a time
+LOCAL_READS, REMOTE_READS = 2, 2  # at a time; a remote one is a window, and of a mixture each source has one
 SEED_STRIDE = 1_000_003  # so that tables of one size are not shuffled alike
 
 
@@ -162,7 +162,7 @@ class Pipeline:
             return tuple(tf.ensure_shape(part, shape) for part, shape in zip(parts, shapes, strict=True))
 
         position = tf.TensorSpec((), tf.int64)
-        parallel = REMOTE_READS if reader.table.is_remote else LOCAL_READS
+        parallel = max(1, REMOTE_READS // len(self.readers)) if reader.table.is_remote else LOCAL_READS
         dataset = tf.data.Dataset.from_generator(spans, output_signature=(position, position))
         return dataset.map(call, num_parallel_calls=parallel)
 

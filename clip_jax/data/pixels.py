@@ -34,8 +34,10 @@ def decode(tf: Any, image: Any, branch: Any, crop: Any) -> Any:
         return tf.numpy_function(decoded_crop, [image, crop], tf.uint8)
 
     def jpeg(ratio: int) -> Any:
-        edges = (tf.stack([crop[:2], crop[:2] + crop[2:]]) + ratio // 2) // ratio
-        window = tf.concat([edges[0], edges[1] - edges[0]], 0)
+        window = crop
+        if ratio > 1:
+            edges = (tf.stack([crop[:2], crop[:2] + crop[2:]]) + ratio // 2) // ratio
+            window = tf.concat([edges[0], edges[1] - edges[0]], 0)
         return tf.io.decode_and_crop_jpeg(image, window, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
 
     branches = [other, *(lambda ratio=ratio: jpeg(ratio) for ratio in _RATIOS)]

@@ -8,7 +8,8 @@ threads. They take turns, each round in a process of its own; the median of the 
 batches do not. Memory is that of the process and its workers at the end of a round, pages they share counted once, and
 so with PyTorch or TensorFlow. Pictures are drawn with the spectrum of photographs and saved at quality 85. Below the
 table: how far crops lie from those Pillow resizes by a bicubic kernel, in levels of 255, and how much is left of a
-pattern too fine for the crop, which should be grey, for each way in which JPEGs are decoded.
+pattern too fine for the crop, which should be grey, for each way in which JPEGs are decoded. These crops end at whole
+pixels of the scale that JPEGs are decoded at, where the pipeline moves them.
 """
 
 import argparse
@@ -110,6 +111,7 @@ def open_clips(shards: list[str], size: int, samples: int) -> Iterator[Any]:
 
 def one_round(loader: Callable[..., Iterator[Any]], arguments: tuple[Any, ...], count: int) -> tuple[float, float]:
     """Images a second, and the MiB of memory of this process and its workers."""
+    multiprocessing.set_start_method("fork", force=True)  # that of open_clip's workers, which cannot be pickled
     batches = loader(*arguments)
     for _ in range(WARM_UPS):
         next(batches)
@@ -137,7 +139,7 @@ def pixel_errors(side: tuple[int, int], size: int) -> dict[str, Any]:
     """How JPEGs of `side` are decoded, how far from Pillow's bicubic of the same crops, and a chequerboard's rest."""
     tf = tensorflow()
     rng = np.random.default_rng(1)
-    crop = np.array([side[0] // 33, side[1] // 31, side[0] * 15 // 16, side[1] * 15 // 16])
+    crop = np.array([side[0] // 33, side[1] // 31, side[0] * 15 // 16, side[1] * 15 // 16]) // 8 * 8
     (branch,) = jpeg_branches(crop[None], np.array([True]), size)
     board = np.repeat((np.indices(side).sum(axis=0) % 2 * 255).astype(np.uint8)[..., None], 3, axis=-1)
     top, left, height, width = crop.tolist()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from clip_jax.data import order as order_module
-from clip_jax.data.order import Order, process_slice
+from clip_jax.data.order import Order
 from clip_jax.errors import UserError
 
 SIZES = [(1, 64, 64), (5, 64, 64), (64, 4, 3), (1000, 8, 5), (1003, 8, 5), (97, 1, 10), (30, 7, 1), (96, 8, 3)]
@@ -102,21 +102,6 @@ def test_empty_range_and_large_positions():
 def test_refuses_impossible_orders(arguments):
     with pytest.raises(UserError, match="must be at least"):
         Order(*arguments)
-
-
-@pytest.mark.parametrize("processes", [1, 2, 4, 8])
-def test_slices_of_all_processes_are_the_global_batch(processes):
-    order = Order(100, seed=0, block=8, window=2)
-    for step in (0, 3, 50):
-        slices = [process_slice(step, 16, index, processes) for index in range(processes)]
-        together = np.concatenate([order.indices(*part) for part in slices])
-        np.testing.assert_array_equal(together, order.indices(step * 16, (step + 1) * 16))
-
-
-@pytest.mark.parametrize(("batch", "hint"), [(10, "8 or 12"), (3, "4 would")])
-def test_refuses_a_batch_that_does_not_divide(batch, hint):
-    with pytest.raises(UserError, match=hint):
-        process_slice(0, batch, 0, 4)
 
 
 @pytest.mark.parametrize(("samples", "batch_size", "lanes"), [(4096, 64, 8), (1003, 24, 5), (100, 256, 16)])
