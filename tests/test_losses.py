@@ -180,7 +180,9 @@ def torch_value(kind: str, image: np.ndarray, text: np.ndarray, scale: float):
     ) / len(image)
 
 
-@pytest.mark.parametrize("mesh", [None, MeshConfig()], ids=["one device", "eight"])
+@pytest.mark.parametrize(
+    "mesh", [None, pytest.param(MeshConfig(), marks=pytest.mark.slow)], ids=["one device", "eight"]
+)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_bfloat16_features_are_scored_in_float32(kind, method, mesh):

@@ -11,7 +11,10 @@ from clip_jax.config import ComputeConfig
 from clip_jax.models.two_tower import image_embedding, init_params
 
 
-@pytest.mark.parametrize("variant", ["class_token", "mean", "map"])
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param("class_token", marks=pytest.mark.slow), "mean", pytest.param("map", marks=pytest.mark.slow)],
+)
 def test_only_kept_patches_matter(toy_config, variant):
     options = {} if variant == "class_token" else {"pooling": variant, "class_token": False}
     config = replace(toy_config, vision=replace(toy_config.vision, image_size=32, **options))  # 16 patches

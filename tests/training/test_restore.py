@@ -28,7 +28,11 @@ def shapes_on(mesh: str, config) -> TrainState:
 
 @pytest.mark.parametrize(
     ("saved_on", "restored_on"),
-    [("data=8", "fsdp=4,tensor=2"), ("data=8", "one"), ("fsdp=4,tensor=2", "data=8")],
+    [
+        ("data=8", "fsdp=4,tensor=2"),
+        ("data=8", "one"),
+        pytest.param("fsdp=4,tensor=2", "data=8", marks=pytest.mark.slow),
+    ],
 )
 def test_a_state_is_restored_on_another_mesh(tmp_path, toy_config, saved_on, restored_on):
     """Noise in every place, so that no two parts of the state are alike."""

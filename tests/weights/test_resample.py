@@ -77,7 +77,11 @@ def assert_features(clip: Clip, image_size: int, tokens: np.ndarray, expected: t
 
 @pytest.mark.parametrize(
     ("name", "image_size", "context_length"),
-    [("ViT-B-32-quickgelu", 61, 21), ("ViT-B-32-quickgelu", 24, 7), ("ViT-B-16-SigLIP2", 48, 12)],
+    [
+        pytest.param("ViT-B-32-quickgelu", 61, 21, marks=pytest.mark.slow),
+        ("ViT-B-32-quickgelu", 24, 7),
+        pytest.param("ViT-B-16-SigLIP2", 48, 12, marks=pytest.mark.slow),
+    ],
 )
 def test_features_are_those_of_open_clip(tmp_path, name, image_size, context_length):
     """As it loads the same folder at another size itself."""
