@@ -171,7 +171,7 @@ def test_neither_outlives_the_other_and_both_resume(tmp_path, unbroken):
     saved = []
     for attempt, (process, sent, step) in enumerate(ends, start=1):
         with killed_at_the_end(start_together(broken, 2, 1, *options)) as processes:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 240
             while len(list(broken.glob("attempts/*.json"))) < attempt or len(metrics(broken)) < step:
                 assert time.monotonic() < deadline, [process.poll() for process in processes]
                 time.sleep(0.01)
