@@ -1,7 +1,7 @@
 """What several processes must decide alike: where one has its reasons, all of them do the same at the same step."""
 
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -32,23 +32,14 @@ class Votes:
         self._each = NamedSharding(mesh, P(mesh.axis_names))
         self._largest = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, P()))
         self._pending: jax.Array | None = None
-        self._waits = mesh.devices.flat[0].platform == "cpu"
 
-    def cast(self, vote: Vote, update: Any) -> Vote:
-        """Takes this process's vote on the step, and returns the outcome to act on, the same for all.
-
-        `update` is what the step's update gives. CPUs run programs side by side, in any order, which would mix up the
-        messages of both; there one is waited for before the other begins.
-        """
+    def cast(self, vote: Vote) -> Vote:
+        """Takes this process's vote on the step, and returns the outcome to act on, the same for all."""
         if jax.process_count() == 1:
             return vote
         before = self._pending
-        if self._waits:
-            jax.block_until_ready(update)
         ballots = jax.make_array_from_callback(self._shape, self._each, lambda _: np.array([vote], np.int32))
         self._pending = self._largest(ballots)
-        if self._waits:
-            jax.block_until_ready(self._pending)
         return Vote.GO_ON if before is None else Vote(int(before))
 
 

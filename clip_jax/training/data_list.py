@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from etils import epath
@@ -20,7 +20,10 @@ ASKED = 64  # keys of a file that are compared, from its first to its last
 SHOWN = 5  # differences that are named
 
 
-def data_list(sources: Mapping[str, Table]) -> dict[str, dict[str, list[int | str]]]:
+DataList: TypeAlias = dict[str, dict[str, list[int | str]]]
+
+
+def data_list(sources: Mapping[str, Table]) -> DataList:
     """For each source by its SPEC, its files in order, with their samples' number and a digest of their keys.
 
     Files go by what tells them apart, so that a folder may be mounted elsewhere.
@@ -40,14 +43,13 @@ def _files(table: Table) -> dict[str, list[int | str]]:
     return {name: [size, digest] for name, size, digest in zip(names, sizes, digests, strict=True)}
 
 
-def check_data(workdir: Path | epath.Path, sources: Mapping[str, Table]) -> None:
+def check_data(workdir: Path | epath.Path, now: DataList) -> None:
     """Raises UserError where the data is not what the run in `workdir` was begun with, naming what differs."""
     path = workdir / FILE
     with one_line(workdir, f"read {path}"):
         if not path.is_file():  # somebody removed it
             return
         before = json.loads(path.read_text(encoding="utf-8"))
-    now = data_list(sources)
     for name in now:
         differing = _changes(before.get(name, {}), now[name])
         if differing:

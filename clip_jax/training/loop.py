@@ -78,7 +78,7 @@ def _train(
             watch.follow(step, figures)
             profile.follow(step, figures)
             bad.count(batch)
-            vote = votes.cast(Vote.STOP if signals.received else checkpoints.vote(), (state, figures))
+            vote = votes.cast(Vote.STOP if signals.received else checkpoints.vote())
             if _due(config.log.every, step, config):
                 watch.settle()
                 on_host = {name: float(value) for name, value in figures.items()} | clock.rates(step)

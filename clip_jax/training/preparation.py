@@ -18,7 +18,7 @@ from clip_jax.sharding import make_mesh
 from clip_jax.training import workdir as workdirs
 from clip_jax.training.checkpointing import check_best
 from clip_jax.training.config import TrainConfig
-from clip_jax.training.data_list import check_data
+from clip_jax.training.data_list import check_data, data_list
 from clip_jax.training.distributed import is_first, wait_for_all
 from clip_jax.training.initial import initial_state, source_of, tokenizer_files
 from clip_jax.training.model import check_mesh, training_model
@@ -68,12 +68,11 @@ def prepare(config: TrainConfig, workdir: Path | epath.Path) -> tuple[Preparatio
     pipeline = training_pipeline(config, model, files, mesh, sources)
     tables = open_tasks(config, workdir)
     check_best(config.checkpoint, config.evaluate, tables)
-    if is_first():
-        if start:
-            check_data(workdir, sources)
-        workdirs.claim(workdir, config, files, sources)  # only now, so that a mistyped SPEC can be mended
+    listed = data_list(sources)
+    if is_first():  # only now, so that a mistyped SPEC can be mended
+        workdirs.claim(workdir, config, files, None if start else listed)
     wait_for_all("the workdir is claimed")
-    check_data(workdir, sources)  # of every process, which may have disks of their own
+    check_data(workdir, listed)  # of every process, which may have disks of their own
     if start:
         start, state = resumption.restore(abstract)
         if is_first():

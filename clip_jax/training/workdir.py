@@ -9,11 +9,11 @@ from typing import Any
 
 from etils import epath
 
-from clip_jax.data.table import Table
 from clip_jax.errors import IOFailure, UserError
 from clip_jax.schema import parse
 from clip_jax.training import data_list, metrics
 from clip_jax.training.config import TrainConfig
+from clip_jax.training.data_list import DataList
 from clip_jax.training.storage import one_line
 from clip_jax.weights.folders import CHECKPOINTS, TOKENIZER
 
@@ -47,8 +47,7 @@ def check(workdir: Path | epath.Path, config: TrainConfig) -> None:
     """
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"the workdir {workdir} is a file; choose another --workdir")
-    if not isinstance(workdir, Path) and config.data.draw is not None:
-        raise UserError("scenes cannot be drawn for a workdir in a bucket; draw them elsewhere and give their tars")
+    check_drawing(config, in_bucket=not isinstance(workdir, Path))
     begun = [CHECKPOINTS] if (workdir / CHECKPOINTS).exists() else []
     begun += metrics.metrics_files(workdir)
     path = workdir / CONFIG
@@ -72,13 +71,20 @@ def check(workdir: Path | epath.Path, config: TrainConfig) -> None:
         )
 
 
+def check_drawing(config: TrainConfig, in_bucket: bool) -> None:
+    """Raises UserError for a run in a bucket that would have scenes drawn."""
+    if in_bucket and config.data.draw is not None:
+        raise UserError("scenes cannot be drawn for a workdir in a bucket; draw them elsewhere and give their tars")
+
+
 def claim(
     workdir: Path | epath.Path,
     config: TrainConfig,
     tokenizer_files: Mapping[str, bytes] = MappingProxyType({}),
-    sources: Mapping[str, Table] = MappingProxyType({}),
+    data: DataList | None = None,
 ) -> None:
-    """Makes `workdir` the folder of this run, which keeps the list of its data and the files of its tokenizer.
+    """Makes `workdir` the folder of this run, which keeps the files of its tokenizer and, where it begins, what its
+    data is: a run that goes on has that already.
 
     Raises UserError as `check` does, and where it cannot be written to; IOFailure where a bucket refuses.
     """
@@ -89,7 +95,8 @@ def claim(
         for name, contents in tokenizer_files.items():
             (workdir / TOKENIZER).mkdir(exist_ok=True)
             (workdir / TOKENIZER / name).write_bytes(contents)
-        _write_json(workdir / data_list.FILE, data_list.data_list(sources))
+        if data is not None:
+            _write_json(workdir / data_list.FILE, data)
         _write_json(workdir / CONFIG, _plain(config))
 
 

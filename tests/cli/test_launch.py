@@ -11,6 +11,7 @@ from support.recorded_gcloud import (
     NO_LOGIN,
     NO_ROOM,
     NO_SLICE,
+    ONCE,
     ROOT,
     TRAIN,
     VM,
@@ -31,7 +32,6 @@ from clip_jax.tpu.launch.runner import Result
 
 NAMED = ("--name", "my-run", "--zone", "us-west4-a", "--project", "my-project")
 SPOT = ("--topology", "v5e:4x4", "--spot")
-ONCE = ("scp", "install", "start")
 DELETE = "clip-jax launch delete --name my-run --zone us-west4-a --project my-project"
 
 

@@ -19,6 +19,7 @@ TRAIN = (
 WHERE = "--project=my-project --zone=us-west4-a --quiet"
 VM, QUEUE = "gcloud compute tpus tpu-vm", "gcloud compute tpus queued-resources"
 LABEL = "v5e-4x4-spot"  # of the slice that the tests ask for
+ONCE = ("scp", "install", "start")  # what brings the training to a slice
 
 # As gcloud 528.0.0 wrote them, to an endpoint that answered with the API's status and message; of capacity, as
 # reported in github.com/thevasudevgupta/gsoc-wav2vec2/issues/11.

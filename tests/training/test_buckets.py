@@ -15,18 +15,15 @@ import pytest
 import tensorflow as tf
 from etils import epath
 from etils.epath import backend, gpath
+from support.short_run import SHORT
 
 from clip_jax.errors import IOFailure, UserError
 from clip_jax.sharding import MeshConfig
 from clip_jax.training import attempt, metrics
 from clip_jax.training import workdir as workdirs
 from clip_jax.training.config import (
-    CheckpointConfig,
     DataConfig,
     DrawConfig,
-    LogConfig,
-    ModelConfig,
-    OptimizerConfig,
     TrainConfig,
 )
 from clip_jax.training.loop import train
@@ -195,17 +192,7 @@ def test_checkpoints_are_written_and_read(arrays, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_goes_on_from_its_bucket_on_another_mesh(arrays, tmp_path):
-    config = replace(
-        CONFIG,
-        data=DataConfig("scenes:train?images=40&size=48"),
-        steps=4,
-        batch_size=8,
-        model=ModelConfig(name="tiny", dtype="float32", layers="scan"),
-        optimizer=OptimizerConfig(warmup=1),
-        checkpoint=CheckpointConfig(every=2),
-        log=LogConfig(every=1, tensorboard=False),
-        mesh=MeshConfig(data=8),
-    )
+    config = replace(SHORT, steps=4)
     workdir = as_workdir("gs://bucket/run")
     train(config, workdir)
     whole = read_metrics(workdir)

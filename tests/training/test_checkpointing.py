@@ -10,22 +10,17 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.short_run import SHORT
 
 import clip_jax
 from clip_jax.data.scenes import ScenesTable
 from clip_jax.errors import UserError
-from clip_jax.sharding import MeshConfig
 from clip_jax.training import checkpointing, loop
 from clip_jax.training.agreement import Vote
 from clip_jax.training.checkpointing import Checkpoints, check_best
 from clip_jax.training.config import (
     CheckpointConfig,
-    DataConfig,
     EvaluateConfig,
-    LogConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
     ZeroShotTask,
 )
 from clip_jax.training.loop import train
@@ -36,16 +31,10 @@ from clip_jax.weights.orbax_checkpoints import complete_steps
 from clip_jax.weights.tree import flatten
 
 HELD_OUT = "scenes:held_out?images=48&size=48"
-CONFIG = TrainConfig(
-    data=DataConfig("scenes:train?images=40&size=48"),
-    steps=6,
-    batch_size=8,
-    model=ModelConfig(name="tiny", dtype="float32", layers="scan"),
-    mesh=MeshConfig(data=8),
-    optimizer=OptimizerConfig(warmup=1),
+CONFIG = replace(
+    SHORT,
     checkpoint=CheckpointConfig(every=6, keep=1, best="eval/seen/top1"),
     evaluate=EvaluateConfig(every=1, zero_shot={"seen": ZeroShotTask(HELD_OUT)}),
-    log=LogConfig(every=1, tensorboard=False),
 )
 VALUES = [0.2, 0.7, 0.1, 0.3, 0.7, 0.4]
 WALL_TIME = {"images_per_second", "images_per_second_per_device", "data_wait"}

@@ -28,7 +28,7 @@ def note(workdir: Path, *shards: Path | str) -> None:
 
 
 def check(workdir: Path, *shards: Path | str) -> None:
-    check_data(workdir, {"tar:shards": TarTable(shards)})
+    check_data(workdir, data_list({"tar:shards": TarTable(shards)}))
 
 
 @pytest.fixture

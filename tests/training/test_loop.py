@@ -7,21 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.short_run import SHORT
 
 import clip_jax
 from clip_jax.cli import train as cli_train
 from clip_jax.data.scenes import ScenesTable
 from clip_jax.data.table import usable
 from clip_jax.errors import UserError
-from clip_jax.sharding import MeshConfig
 from clip_jax.training import config_file, resumption
 from clip_jax.training.config import (
-    CheckpointConfig,
-    DataConfig,
     LogConfig,
-    ModelConfig,
     OptimizerConfig,
-    TrainConfig,
 )
 from clip_jax.training.loop import train
 from clip_jax.training.metrics import read_metrics
@@ -29,16 +25,7 @@ from clip_jax.weights.folders import CHECKPOINTS
 from clip_jax.weights.orbax_checkpoints import complete_steps
 from clip_jax.weights.tree import flatten
 
-CONFIG = TrainConfig(
-    data=DataConfig("scenes:train?images=40&size=48"),
-    steps=6,
-    batch_size=8,
-    model=ModelConfig(name="tiny", dtype="float32", layers="scan"),
-    mesh=MeshConfig(data=8),
-    optimizer=OptimizerConfig(warmup=1),
-    checkpoint=CheckpointConfig(every=2),
-    log=LogConfig(every=4, tensorboard=False),
-)
+CONFIG = replace(SHORT, log=LogConfig(every=4, tensorboard=False))
 
 
 @pytest.fixture(scope="module")

@@ -8,26 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.examples import example, write_tfrecord
+from support.short_run import SHORT
 
 from clip_jax.data.scenes import ScenesTable
 from clip_jax.data.shards import Record, write_tar_shards
 from clip_jax.data.table import usable
 from clip_jax.errors import UserError
-from clip_jax.sharding import MeshConfig
-from clip_jax.training.config import DataConfig, LogConfig, ModelConfig, OptimizerConfig, SourceConfig, TrainConfig
+from clip_jax.training.config import DataConfig, SourceConfig
 from clip_jax.training.loop import train
 from clip_jax.training.metrics import read_metrics
 
 tfds = pytest.importorskip("tensorflow_datasets")
-CONFIG = TrainConfig(
-    data=DataConfig(""),
-    steps=3,
-    batch_size=16,
-    model=ModelConfig(name="tiny", dtype="float32", layers="scan"),
-    mesh=MeshConfig(data=8),
-    optimizer=OptimizerConfig(warmup=1),
-    log=LogConfig(every=1, tensorboard=False),
-)
+CONFIG = replace(SHORT, steps=3, batch_size=16)
 
 
 class Scenes(tfds.core.GeneratorBasedBuilder):

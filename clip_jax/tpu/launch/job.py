@@ -10,7 +10,7 @@ from clip_jax.data.spec import parse_spec
 from clip_jax.errors import UserError
 from clip_jax.tpu.launch.commands import ARCHIVE, DATE, WANDB_KEY
 from clip_jax.training.config import TrainConfig
-from clip_jax.training.workdir import locate
+from clip_jax.training.workdir import check_drawing, locate
 
 EXTRAS = ("train", "tpu", "gcs")
 THERE = ("gs://", "/")  # what the workers have may begin with: a bucket, or a disk that they mount
@@ -49,8 +49,7 @@ def check_reach(config_file: str, config: TrainConfig, workdir: str) -> None:
             f"--workdir {workdir} would lie on a worker's own disk, and go with it; "
             "gs://BUCKET/RUN stays, in the region of the slice"
         )
-    if workdir.startswith("gs://") and config.data.draw is not None:
-        raise UserError("scenes cannot be drawn for a workdir in a bucket; draw them elsewhere and give their tars")
+    check_drawing(config, in_bucket=workdir.startswith("gs://"))
     data = [one.source for one in config.data.sources] + [task.data for task in config.evaluate.zero_shot.values()]
     for text in data:
         if not _location(locate(text, Path(workdir))).startswith(THERE):

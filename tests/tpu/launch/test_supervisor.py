@@ -7,6 +7,7 @@ from support.recorded_gcloud import (
     NO_LOGIN,
     NO_ROOM,
     NO_SLICE,
+    ONCE,
     QUEUE,
     WHERE,
     Clock,
@@ -22,8 +23,6 @@ from support.recorded_gcloud import (
 from clip_jax.errors import UserError
 from clip_jax.tpu.launch.remote_training import LAST_LINES
 from clip_jax.tpu.launch.runner import Result
-
-ONCE = ("scp", "install", "start")
 
 
 def test_success():
