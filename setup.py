@@ -48,6 +48,7 @@ TEST = [
     "pytest-xdist>=3.8",
     "beartype>=0.22",
     "scikit-learn>=1.7",
+    "clip-benchmark>=1.6.2",
     "ruff==0.17.5",
     "pyright==1.1.414",
     "pre-commit>=4",
@@ -63,7 +64,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["clip_jax", "clip_jax.*"]),
-    package_data={"clip_jax": ["assets/*", "py.typed"]},
+    package_data={"clip_jax": ["assets/**", "py.typed"]},
     install_requires=CORE,
     extras_require={
         "train": TRAIN,

@@ -1,7 +1,6 @@
 """`Clip`: a model with its weights, preprocessing and tokenizer, ready to encode, classify and compare."""
 
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -21,7 +20,9 @@ from clip_jax.errors import UserError
 from clip_jax.inputs.base_tokenizer import Tokenizer
 from clip_jax.inputs.images import ImageSource
 from clip_jax.inputs.preprocess import preprocess
+from clip_jax.inputs.prompts import check_labels, prompts_of
 from clip_jax.inputs.tokenizer import tokenizer_for
+from clip_jax.models.text import without_padding
 from clip_jax.models.two_tower import Params, image_embedding, init_params, text_embedding
 from clip_jax.presets import get_config
 from clip_jax.sharding import MeshConfig, batch_sharding, make_mesh
@@ -33,8 +34,8 @@ from clip_jax.weights.resample import resized
 from clip_jax.weights.tree import unflatten
 from clip_jax.weights.writing import is_finite, write_checkpoint
 
-DEFAULT_TEMPLATE = "a photo of a {}."
 PROGRESS_AFTER_SECONDS = 2
+PROMPTS_AT_ONCE = 4096
 STATISTICS = ("/mean", "/variance")
 
 
@@ -71,6 +72,16 @@ class Clip:
             return self.encode_image([images], normalize, batch_size)[0]  # pyright: ignore[reportArgumentType]
         return self._encode(_image_encoder, images, normalize, batch_size, "images", self.preprocess)  # pyright: ignore[reportArgumentType]
 
+    def image_features(
+        self, pixels: Float32[np.ndarray, "b size size 3"], batch_size: int = 64
+    ) -> tuple[Float32[np.ndarray, "b k"], Float32[np.ndarray, "b d"]]:
+        """Of preprocessed images: embeddings, not normalised, and the features before their projection, in one pass.
+
+        The latter are what linear probes are fitted to. Source: appendix A.3 of the paper.
+        """
+        features = self._encode(_feature_encoder, self._checked_pixels(pixels), False, batch_size, "")
+        return features[:, : self.config.embed_dim], features[:, self.config.embed_dim :]
+
     def encode_text(
         self,
         texts: str | Sequence[str] | Int[Array, "b context"] | Int[np.ndarray, "b context"],
@@ -84,8 +95,8 @@ class Clip:
             raise UserError(f"texts must be a string, a list of strings or token ids, not a {type(texts).__name__}")
         if isinstance(texts, np.ndarray | jax.Array):
             tokens = self._checked_tokens(texts)
-            return self._encode(_text_encoder, tokens, normalize, batch_size, "texts")
-        return self._encode(_text_encoder, texts, normalize, batch_size, "texts", self.tokenize)
+            return self._encode(_text_encoder, tokens, normalize, batch_size, "texts", self._without_padding)
+        return self._encode(_text_encoder, texts, normalize, batch_size, "texts", self._short_tokens)
 
     def apply_image(self, params: Params, pixels: Float[Array, "b size size 3"], *, intermediates: bool = False) -> Any:
         """Image embeddings [b, k], not normalised: a pure function of JAX arrays, for jit, grad, vmap and shardings.
@@ -142,7 +153,7 @@ class Clip:
 
         `templates` put a label into words, by default "a photo of a {}."; several are averaged in embedding space.
         """
-        class_embeddings = self.class_embeddings(labels, templates)
+        class_embeddings = self.class_embeddings(check_labels(labels), templates)
         one = _is_one_image(images)
         embeddings = self.encode_image([images] if one else images, normalize=True)  # pyright: ignore[reportArgumentType]
         logits = self.logit_scale * embeddings @ class_embeddings.T + self.logit_bias
@@ -161,16 +172,24 @@ class Clip:
         return self.logit_scale * image @ text.T + self.logit_bias
 
     def class_embeddings(
-        self, labels: Sequence[str], templates: str | Sequence[str] | None = None
+        self, labels: Sequence[str | Sequence[str]], templates: str | Sequence[str] | None = None
     ) -> Float32[np.ndarray, "c k"]:
         """A zero-shot classifier: each label's prompts embedded, normalised, averaged over templates, normalised again.
 
-        Source: section 3.1.4 of the paper. Raises UserError for empty or repeated labels and templates without {}.
+        A class may have several names, all of whose prompts are averaged. Source: section 3.1.4 of the paper. Raises
+        UserError for empty labels and templates without {}.
         """
-        labels, templates = check_labels(labels), check_templates(templates)
-        prompts = [template.replace("{}", label) for label in labels for template in templates]
-        embeddings = self.encode_text(prompts, normalize=True).reshape(len(labels), len(templates), -1).mean(axis=1)
-        return embeddings / np.linalg.norm(embeddings, axis=-1, keepdims=True)
+        prompts = prompts_of(labels, templates)
+        sums = np.zeros((len(labels), self.config.embed_dim))
+        with tqdm(total=len(prompts), unit=" prompts", delay=PROGRESS_AFTER_SECONDS, leave=False) as progress:
+            for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+                numbers, texts = zip(*prompts[start : start + PROMPTS_AT_ONCE], strict=True)
+                tokens = self.tokenize(texts)
+                order = np.argsort(np.count_nonzero(tokens != tokens[:, -1:], axis=1))  # short ones are quick together
+                embeddings = self._encode(_text_encoder, tokens[order], True, 256, "", self._without_padding)
+                np.add.at(sums, np.array(numbers)[order], embeddings)
+                progress.update(len(texts))
+        return (sums / np.linalg.norm(sums, axis=-1, keepdims=True)).astype(np.float32)
 
     @property
     def logit_scale(self) -> np.float32:
@@ -204,6 +223,7 @@ class Clip:
         unit: str,
         prepare: Callable[[Any], np.ndarray] = lambda batch: batch,
     ) -> np.ndarray:
+        """What the encoder makes of all inputs, `batch_size` at once; no progress is shown without a `unit`."""
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; it must be at least 1")
         if len(inputs) == 0:
@@ -211,14 +231,20 @@ class Clip:
         params, mesh = self._placed
         encode = encoder(self.config, self.compute, normalize)
         rows = _rows(min(batch_size, len(inputs)), batch_size, mesh.shape["data"] * mesh.shape["fsdp"])
-        parts = []
-        with tqdm(total=len(inputs), unit=f" {unit}", delay=PROGRESS_AFTER_SECONDS, leave=False) as progress:
+        parts, delay = [], PROGRESS_AFTER_SECONDS
+        with tqdm(total=len(inputs), unit=f" {unit}", delay=delay, leave=False, disable=not unit) as progress:
             for start in range(0, len(inputs), rows):
                 batch = prepare(inputs[start : start + rows])
                 padded = np.concatenate([batch, np.zeros((rows - len(batch), *batch.shape[1:]), batch.dtype)])
                 parts.append(np.asarray(encode(params, jax.device_put(padded, batch_sharding(mesh))))[: len(batch)])
                 progress.update(len(batch))
         return np.concatenate(parts)
+
+    def _short_tokens(self, texts: Sequence[str]) -> Int32[np.ndarray, "b n"]:
+        return self._without_padding(self.tokenize(texts))
+
+    def _without_padding(self, tokens: Int32[np.ndarray, "b context"]) -> Int32[np.ndarray, "b n"]:
+        return without_padding(self.config.text, tokens)
 
     def _checked_pixels(self, pixels: Any) -> Any:
         size = self.config.vision.image_size
@@ -301,31 +327,6 @@ def save(clip: Clip, path: str | os.PathLike[str], layout: str = "clip_jax") -> 
     write_checkpoint(checkpoint, as_path(path), layout, overwrite=True)
 
 
-def check_labels(labels: Sequence[str]) -> list[str]:
-    """The labels as a list. Raises UserError where there are none, one is empty, or one stands twice."""
-    if isinstance(labels, str):
-        raise UserError(f"labels must be a list of strings, not the string '{labels}'")
-    labels = list(labels)
-    if not labels:
-        raise UserError("there are no labels; give at least one")
-    for place, label in enumerate(labels, start=1):
-        if not isinstance(label, str) or not label.strip():
-            raise UserError(f"every label must be a string that is not empty; number {place} is {label!r}")
-    label, times = Counter(labels).most_common(1)[0]
-    if times > 1:
-        raise UserError(f"label '{label}' stands {times} times; give each label once")
-    return labels
-
-
-def check_templates(templates: str | Sequence[str] | None) -> list[str]:
-    """The templates as a list, the default where there are none given. Raises UserError for one without {}."""
-    templates = [templates] if isinstance(templates, str) else list(templates or [DEFAULT_TEMPLATE])
-    for template in templates:
-        if not isinstance(template, str) or "{}" not in template:
-            raise UserError(f"template '{template}' has no {{}} to put the label in; '{DEFAULT_TEMPLATE}' has")
-    return templates
-
-
 @lru_cache(maxsize=32)
 def _image_encoder(config: ClipConfig, compute: ComputeConfig, normalize: bool) -> Callable[..., Array]:
     return _compiled(Clip(config, {}, compute).apply_image, normalize)
@@ -334,6 +335,17 @@ def _image_encoder(config: ClipConfig, compute: ComputeConfig, normalize: bool) 
 @lru_cache(maxsize=32)
 def _text_encoder(config: ClipConfig, compute: ComputeConfig, normalize: bool) -> Callable[..., Array]:
     return _compiled(Clip(config, {}, compute).apply_text, normalize)
+
+
+@lru_cache(maxsize=32)
+def _feature_encoder(config: ClipConfig, compute: ComputeConfig, normalize: bool) -> Callable[..., Array]:
+    del normalize
+
+    def both(params, pixels):
+        embedding, named = Clip(config, {}, compute).apply_image(params, pixels, intermediates=True)
+        return jnp.concatenate([embedding, named["pre_projection"]], axis=-1)
+
+    return _compiled(both, normalize=False)
 
 
 def _compiled(apply: Callable[..., Array], normalize: bool) -> Callable[..., Array]:

@@ -39,10 +39,11 @@ def run(arguments: Sequence[str]) -> None:
 
     import jax
 
+    from clip_jax.processes import is_first
     from clip_jax.tpu.doctor.checks import Request, examinations
     from clip_jax.tpu.doctor.examination import Check, examine
     from clip_jax.tpu.doctor.text import progress_line, report_text
-    from clip_jax.training.distributed import check_given, has_tpu, is_first, together
+    from clip_jax.training.distributed import check_given, has_tpu, together
 
     given = (options.coordinator, options.processes, options.process)
     check_given(*given)

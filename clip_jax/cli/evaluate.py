@@ -1,57 +1,40 @@
-"""`clip-jax evaluate`: a model's figures on labelled data."""
+"""`clip-jax evaluate`: a model's figures, one task of several."""
 
+import argparse
 from collections.abc import Sequence
+from importlib import import_module
 
-from clip_jax.cli.arguments import Parser, split_labels, write_json
+from clip_jax.cli.arguments import StrictParser
+from clip_jax.errors import UserError
 
-TASKS = ("zero-shot",)
+TASKS = {
+    "zero-shot": "classify labelled images by the names of their classes",
+    "retrieval": "find the captions of images, and the images of captions",
+    "linear-probe": "fit a linear classifier to the image features of training data",
+    "few-shot": "fit linear classifiers to a few images of each class",
+    "robustness": "compare zero-shot accuracy on a dataset with that on shifts of it",
+    "suite": "evaluate models on many datasets, resumably, and compare them on a page",
+}
+EXAMPLES = """examples:
+  clip-jax evaluate zero-shot --model runs/scenes --data runs/scenes/scenes/held_out
+  clip-jax evaluate zero-shot --model openai/ViT-B-32 --dataset food101 --data 'tfds:food101?split=validation'
+  clip-jax evaluate retrieval --model runs/scenes --data 'tar:runs/scenes/scenes/held_out?captions=captions'
+  clip-jax evaluate suite --model openai/ViT-B-32 --datasets paper --root data --out results"""
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Prints the task's metrics, and each class's accuracy where asked for."""
-    parser = Parser(
-        "evaluate",
-        "Evaluate a model. zero-shot: classify labelled images by the names of their classes.",
-        "clip-jax evaluate zero-shot --model runs/scenes --data tar:runs/scenes/scenes/held_out",
+    """Runs one task."""
+    parser = StrictParser(
+        prog="clip-jax evaluate",
+        description="Evaluate a model. Every task has a --help of its own.",
+        epilog="tasks:\n" + "".join(f"  {name:13} {line}\n" for name, line in TASKS.items()) + f"\n{EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="clip-jax evaluate [-h] TASK ...",
     )
-    parser.add_argument("task", choices=TASKS, metavar="TASK", help="zero-shot")
-    parser.add_argument("--model", required=True, help="a model folder or a training workdir")
-    parser.add_argument(
-        "--data", required=True, metavar="SPEC", help="a folder per class, or tars with .cls and classnames.txt"
-    )
-    parser.add_argument("--labels", type=split_labels, default=(), help="choose among these (default: the data's own)")
-    parser.add_argument(
-        "--template",
-        action="append",
-        metavar="TEXT",
-        help="how a class name is put into words, with {} for it; may be given several times, to be ensembled",
-    )
-    parser.add_argument("--batch-size", type=int, default=64, help="images encoded at once (default: 64)")
-    parser.add_argument("--per-class", action="store_true", help="print each class's accuracy too")
-    options = parser.parse_args(arguments)
+    parser.add_argument("task", metavar="TASK", help="one of those below")
+    options = parser.parse_args(arguments[:1])
+    if options.task not in TASKS:
+        from clip_jax.schema import nearest
 
-    from clip_jax.clip import load
-    from clip_jax.data.spec import open_table
-    from clip_jax.evaluation.zero_shot import zero_shot
-
-    table = open_table(options.data)
-    result = zero_shot(load(options.model), table, options.labels, options.template, options.batch_size)
-    print(f"{len(result.truth)} images, {len(result.class_names)} classes, chance {result.chance:.1%}")
-    if result.bad:
-        print(f"left out: {len(result.bad)} that cannot be used, the first is {result.bad[0].key}")
-    for name, value in result.metrics().items():
-        print(f"  {name:15} {value:6.1%}")
-    if options.per_class:
-        for name, value in sorted(result.per_class().items(), key=lambda item: item[1]):
-            print(f"  {value:6.1%}  {name}")
-    write_json(
-        options.json,
-        {
-            **result.metrics(),
-            "chance": result.chance,
-            "images": len(result.truth),
-            "left_out": len(result.bad),
-            "classes": len(result.class_names),
-            "per_class": result.per_class(),
-        },
-    )
+        raise UserError(f"there is no task '{options.task}'; {nearest(options.task, TASKS)}")
+    import_module(f"clip_jax.cli.evaluation.{options.task.replace('-', '_')}").run(arguments[1:])

@@ -29,8 +29,9 @@ def run(arguments: Sequence[str]) -> None:
     options, rest = parser.parse_known_args(joined(arguments))
     overrides = overrides_of(parser, rest)
 
+    from clip_jax.processes import is_first
     from clip_jax.training.config_file import load_config
-    from clip_jax.training.distributed import initialise, is_first, together
+    from clip_jax.training.distributed import initialise, together
     from clip_jax.training.loop import train
     from clip_jax.training.metrics import read_metrics
     from clip_jax.training.preemption import Stopped

@@ -4,9 +4,10 @@ import os
 from collections.abc import Sequence
 
 from clip_jax.data import files
+from clip_jax.data.beside import class_names_near
 from clip_jax.data.examples import ExampleTable, choose_features
 from clip_jax.data.patterns import check_distinct, distinguish
-from clip_jax.data.table import BadSample, Indices, class_names_near, locate
+from clip_jax.data.table import BadSample, Indices, locate
 from clip_jax.data.tfrecord import part_sizes
 from clip_jax.errors import UserError
 

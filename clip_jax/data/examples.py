@@ -34,11 +34,12 @@ class Records(Protocol):
 
 @dataclass(frozen=True)
 class Features:
-    """Which features of an example are its encoded image, its captions and its label."""
+    """Which features of an example are its encoded image, its captions and its label, which may be several."""
 
     image: str
     captions: tuple[str, ...] = ()
     label: str | None = None
+    several_labels: bool = False
 
 
 class ExampleTable:
@@ -84,16 +85,26 @@ class ExampleTable:
             found = [_texts(_bytes(example, name)) for name in self._features.captions]
         except UnicodeDecodeError:
             return BadSample(key, "bad caption", f"its {' or '.join(self._features.captions)} is not UTF-8 text")
-        label = self._label(example)
-        if label is not None and self.class_names and label >= len(self.class_names):
-            return BadSample(key, "bad label", f"its label is {label}, but there are {len(self.class_names)} classes")
+        labels = self._labels(example)
+        if self.class_names and any(label >= len(self.class_names) for label in labels):
+            there = len(self.class_names)
+            return BadSample(key, "bad label", f"its label is {max(labels)}, but there are {there} classes")
         captions = tuple(caption for several in found for caption in several)
-        return Sample(key, images[0], captions, label, tuple(map(len, found)) if len(found) > 1 else ())
+        several = self._features.several_labels
+        return Sample(
+            key,
+            images[0],
+            captions,
+            None if several else next(iter(labels), None),
+            tuple(map(len, found)) if len(found) > 1 else (),
+            labels if several else None,
+        )
 
-    def _label(self, example) -> int | None:
+    def _labels(self, example) -> tuple[int, ...]:
         name = self._features.label
         values = example[name].int64_list.value if name is not None and name in example else ()
-        return int(values[0]) if values and values[0] >= 0 else None
+        values = values if self._features.several_labels else values[:1]
+        return tuple(dict.fromkeys(int(value) for value in values if value >= 0))
 
 
 def choose_features(records: Records, image: str | None, captions: str | None, label: str | None) -> Features:

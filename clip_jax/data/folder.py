@@ -5,7 +5,8 @@ from collections import Counter
 from pathlib import Path
 
 from clip_jax.data import files
-from clip_jax.data.table import BadSample, Indices, Sample, check_indices, read_class_names
+from clip_jax.data.beside import read_class_names
+from clip_jax.data.table import BadSample, Indices, Sample, check_indices
 from clip_jax.errors import UserError
 from clip_jax.inputs.images import EXTENSIONS
 

@@ -125,7 +125,8 @@ def _look(sample: Sample | BadSample, tokenizer: Tokenizer, special: int) -> _Se
     image = encoded(sample, False)
     if isinstance(image, BadSample):
         return image
-    if not sample.captions and sample.label is None:
+    is_labelled = sample.label is not None or sample.labels is not None
+    if not sample.captions and not is_labelled:
         return BadSample(sample.key, "no caption", "it has neither a caption nor a label")
     return _Seen(
         size=image.size,
@@ -133,7 +134,7 @@ def _look(sample: Sample | BadSample, tokenizer: Tokenizer, special: int) -> _Se
         digest=_digest(sample.image),
         captions=tuple(_digest(caption.encode(errors="surrogatepass")) for caption in sample.captions),
         tokens=tuple(len(tokenizer.encode(caption)) + special for caption in sample.captions),
-        is_labelled=sample.label is not None,
+        is_labelled=is_labelled,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_jax.data import files
+from clip_jax.data.beside import check_shards
 from clip_jax.data.patterns import expand
 from clip_jax.data.table import Table
 from clip_jax.errors import UserError
@@ -15,7 +16,7 @@ _EXAMPLE = ("image", "captions", "label")
 OPTIONS = {
     "tar": ("captions",),
     "folder": (),
-    "csv": ("image", "caption", "separator"),
+    "csv": ("image", "caption", "label", "separator"),
     "tfrecord": _EXAMPLE,
     "arrayrecord": _EXAMPLE,
     "tfds": ("split", "data_dir", *_EXAMPLE),
@@ -73,7 +74,10 @@ def open_table(text: str) -> Table:
         case "tar":
             from clip_jax.data.tar import TarTable
 
-            return TarTable(expand(place, FILES["tar"]), options.get("captions"))
+            shards = expand(place, FILES["tar"])
+            if files.kind(place) == "folder":
+                check_shards(shards)
+            return TarTable(shards, options.get("captions"))
         case "folder":
             from clip_jax.data.folder import FolderTable
 

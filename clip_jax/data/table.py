@@ -1,6 +1,5 @@
 """What every source of captioned images is: a table of samples with random access and no iterator state."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
@@ -8,7 +7,6 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 
-from clip_jax.data import files
 from clip_jax.errors import UserError
 
 Indices: TypeAlias = Sequence[int] | Int[np.ndarray, " b"]
@@ -24,7 +22,8 @@ class Sample:
 
     `key` is unique within its table. `image` is an encoded file (JPEG, PNG, WebP). `captions` may be empty where
     the source has labels only; where they are of several fields, `captions_by_field` says how many each gave, in the
-    order that these were named in. `label` is an index into the table's `class_names`.
+    order that these were named in. `label` is an index into the table's `class_names`; where images have several,
+    `labels` are those of this one, which may have none.
     """
 
     key: str
@@ -32,6 +31,7 @@ class Sample:
     captions: tuple[str, ...]
     label: int | None = None
     captions_by_field: tuple[int, ...] = ()
+    labels: tuple[int, ...] | None = None
 
     def caption_weights(self, weights: tuple[float, ...]) -> tuple[float, ...]:
         """Of each caption, from `weights` of the fields, or of the first, second, ... caption where there are none.
@@ -110,22 +110,3 @@ def locate(indices: Indices, part_sizes: Sequence[int]) -> list[tuple[int, int]]
     parts = np.searchsorted(ends, array, side="right")
     starts = np.concatenate([[0], ends])[parts]
     return list(zip(parts.tolist(), (array - starts).tolist(), strict=True))
-
-
-def read_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The names in a file of one class name a line. Raises UserError where it cannot be read."""
-    try:
-        text = files.read_file(os.fspath(path)).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text; one class name a line would be") from error
-    return tuple(line.strip() for line in text.strip().splitlines())
-
-
-def class_names_near(path: str) -> tuple[str, ...]:
-    """The names in `classnames.txt` beside a file or one folder above; none where there is no such file."""
-    folder = os.path.dirname(path if files.is_remote(path) else os.path.abspath(path))
-    for place in (folder, os.path.dirname(folder)):
-        name = f"{place.rstrip('/')}/classnames.txt"
-        if not place.endswith(":") and files.kind(name) == "file":
-            return read_class_names(name)
-    return ()

@@ -1,21 +1,24 @@
-"""Tar shards in webdataset's layout (key.jpg, key.txt, key.json, key.cls) as one table with random access.
+"""Tar shards in webdataset's layout (key.jpg, key.txt, key.json, key.cls, key.npy) as one table with random access.
 
 One pass over a shard notes where each sample's files lie (tar_index); reads then go straight there.
 """
 
+import io
 import json
 import os
 import warnings
+import zipfile
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from clip_jax.data import files
+from clip_jax.data.beside import class_names_near, kind_near
 from clip_jax.data.patterns import check_distinct, distinguish
 from clip_jax.data.ranges import Range, RangeReader
-from clip_jax.data.table import BadSample, Indices, Sample, class_names_near, locate
-from clip_jax.data.tar_index import NO_LABEL, WRONG_LABEL, open_tar_indexes
+from clip_jax.data.table import BadSample, Indices, Sample, locate
+from clip_jax.data.tar_index import NO_LABEL, WRONG_LABEL, TarIndex, open_tar_indexes
 from clip_jax.errors import UserError
 from clip_jax.inputs.images import EXTENSIONS
 from clip_jax.schema import nearest
@@ -27,7 +30,9 @@ class TarTable:
     `captions` None takes the whole of key.txt as the caption; names of fields (`alt`, or several with commas between)
     take what these say in key.json, strings or lists of strings, all of it captions of the sample; of several fields
     some may be missing. A wrong label makes a sample bad only where it has no captions. A
-    `classnames.txt` beside the first shard or one folder above, one name a line, names the labels in key.cls. A sample
+    `classnames.txt` beside the first shard or one folder above, one name a line, names the labels in key.cls. Where
+    `dataset_type.txt` beside it says `retrieval`, every line of key.txt is a caption, and where it says `multilabel`,
+    key.npy has a number for each class, which is not zero where the image has that label. A sample
     is a run of files with one key, and begins anew where an extension comes again (webdataset's rule); files of
     other extensions are passed over. A shard that breaks off is warned of, and its samples before that are used.
     Raises UserError for a shard that is missing or no tar, and where there are no samples at all.
@@ -48,6 +53,7 @@ class TarTable:
             )
         self._warn()
         self.class_names = class_names_near(self._paths[0])
+        self._kind = kind_near(self._paths[0])
         self._reader = RangeReader({p: index.stamp for p, index in zip(self._paths, self._indexes, strict=True)})
 
     @property
@@ -89,8 +95,9 @@ class TarTable:
 
     def _ranges(self, shard: int, rows: list[int]) -> list[Range]:
         index = self._indexes[shard]
-        both = np.concatenate([index.image[rows], index.caption[rows]]).tolist()
-        return [(offset, size) for offset, size in both if size]
+        wanted = [index.image, index.caption] + [index.labels] * (self._kind == "multilabel")
+        places = np.concatenate([ranges[rows] for ranges in wanted]).tolist()
+        return [(offset, size) for offset, size in places if size]
 
     def _sample(self, shard: int, row: int, contents: dict[Range, bytes]) -> Sample | BadSample:
         index, key = self._indexes[shard], self._key(shard, row)
@@ -104,21 +111,47 @@ class TarTable:
         offset, size = index.caption[row].tolist()
         text = contents[offset, size] if size else None
         try:
-            found = [_text_captions(text)] if self._fields is None else _json_captions(text, self._fields)
+            by_line = self._kind == "retrieval"
+            found = [_text_captions(text, by_line)] if self._fields is None else _json_captions(text, self._fields)
         except ValueError as error:
             return BadSample(key, "bad caption", str(error))
         captions = tuple(caption for several in found for caption in several)
-        label = int(index.label[row])
-        fault = self._label_fault(label)
+        label, labels, fault = self._label(index, row, contents)
         if fault and not captions:
             return BadSample(key, "bad label", fault)
         return Sample(
             key=key,
             image=contents[tuple(index.image[row].tolist())],
             captions=captions,
-            label=None if fault or label == NO_LABEL else label,
+            label=label,
             captions_by_field=tuple(map(len, found)) if len(found) > 1 else (),
+            labels=labels,
         )
+
+    def _label(
+        self, index: TarIndex, row: int, contents: dict[Range, bytes]
+    ) -> tuple[int | None, tuple[int, ...] | None, str]:
+        """The label or the several labels of a sample, and what is wrong with them."""
+        if self._kind == "multilabel":
+            offset, size = index.labels[row].tolist()
+            try:
+                return None, self._several(contents[offset, size] if size else b""), ""
+            except ValueError as error:
+                return None, None, str(error)
+        label = int(index.label[row])
+        fault = self._label_fault(label)
+        return None if fault or label == NO_LABEL else label, None, fault
+
+    def _several(self, marks: bytes) -> tuple[int, ...]:
+        """The labels that a .npy marks. Raises ValueError with the reason where it cannot be read."""
+        try:
+            found = np.load(io.BytesIO(marks), allow_pickle=False)
+        except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise ValueError("it has no .npy that can be read, with a number for each class") from error
+        if not isinstance(found, np.ndarray) or found.shape != (len(self.class_names) or found.size,):
+            shape = list(getattr(found, "shape", ()))
+            raise ValueError(f"its .npy is {shape}; one number for each of {len(self.class_names)} classes is right")
+        return tuple(np.flatnonzero(found).tolist())
 
     def _label_fault(self, label: int) -> str:
         if label == WRONG_LABEL:
@@ -128,12 +161,13 @@ class TarTable:
         return ""
 
 
-def _text_captions(text: bytes | None) -> list[str]:
+def _text_captions(text: bytes | None, by_line: bool) -> list[str]:
     try:
-        caption = (text or b"").decode("utf-8-sig").strip()
+        said = (text or b"").decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError("its .txt is not UTF-8 text") from error
-    return [caption] if caption else []
+    captions = [caption.strip() for caption in (said.splitlines() if by_line else [said])]
+    return [caption for caption in captions if caption]
 
 
 def _json_captions(text: bytes | None, fields: tuple[str, ...]) -> list[list[str]]:

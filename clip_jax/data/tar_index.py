@@ -20,7 +20,7 @@ from clip_jax.data.tar_walk import TarWalk
 from clip_jax.errors import UserError
 from clip_jax.inputs.images import EXTENSIONS
 
-VERSION = 3
+VERSION = 4
 ABSENT: Range = (0, 0)  # the sample has no such file; an empty file counts as none
 NO_LABEL, WRONG_LABEL = -1, -2  # in place of a class index: there is no key.cls, or no class index in it
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)  # the key ends at the file name's first dot
@@ -38,6 +38,7 @@ class TarIndex:
     keys: PackedTexts
     image: Int64[np.ndarray, "n 2"]  # offset and size, as in Range
     caption: Int64[np.ndarray, "n 2"]  # of key.txt or key.json
+    labels: Int64[np.ndarray, "n 2"]  # of key.npy
     label: Int64[np.ndarray, " n"]
     end: Int64[np.ndarray, " n"]  # the byte behind the sample's last file
     broken: int | None
@@ -56,13 +57,14 @@ def open_tar_indexes(paths: Sequence[str], caption: str) -> list[TarIndex]:
 
     Raises UserError where a shard cannot be read or nothing in it is a tar.
     """
-    columns = ("keys", "key_ends", "image", caption, "label", "end", "broken")
+    columns = ("keys", "key_ends", "image", caption, "npy", "label", "end", "broken")
     return [
         TarIndex(
             stamp=stamp,
             keys=PackedTexts(stored["keys"], stored["key_ends"]),
             image=stored["image"],
             caption=stored[caption],
+            labels=stored["npy"],
             label=stored["label"],
             end=stored["end"],
             broken=None if stored["broken"] == WHOLE else int(stored["broken"]),
@@ -91,6 +93,9 @@ def scan(path: str, size: int) -> dict[str, np.ndarray]:
                 labels[-1] = _label(file, place)
     if walk.problem and not keys:
         raise UserError(f"{path} is not a whole, uncompressed tar ({walk.problem}); fetch or unpack it again")
+    known = [row for row, sample in enumerate(samples) if sample.keys() - {"npy"}]  # arrays alone are other data
+    keys, labels = [keys[row] for row in known], [labels[row] for row in known]
+    samples = [samples[row] for row in known]
     images = [next((sample[e] for e in EXTENSIONS if e in sample), ABSENT) for sample in samples]
     packed = PackedTexts.pack(_distinct(keys))
     return {
@@ -99,6 +104,7 @@ def scan(path: str, size: int) -> dict[str, np.ndarray]:
         "image": _rows(images),
         "txt": _rows([sample.get("txt", ABSENT) for sample in samples]),
         "json": _rows([sample.get("json", ABSENT) for sample in samples]),
+        "npy": _rows([sample.get("npy", ABSENT) for sample in samples]),
         "label": np.array(labels, np.int64),
         "end": np.array([max(map(sum, sample.values())) for sample in samples], np.int64),
         "broken": np.array(walk.broken),
@@ -112,7 +118,7 @@ def _split(name: str) -> tuple[str, str]:
     """
     found = _NAME.fullmatch(name.removeprefix("./"))
     extension = found[2].lower() if found else ""
-    known = extension in ("txt", "json", "cls") or extension.rsplit(".", 1)[-1] in EXTENSIONS
+    known = extension in ("txt", "json", "cls", "npy") or extension.rsplit(".", 1)[-1] in EXTENSIONS
     return (found[1], extension) if found and known else ("", "")
 
 

@@ -25,7 +25,8 @@ def open_tfds(
     """A split of a prepared dataset, named as in tfds: NAME[/CONFIG][:VERSION] and `train`, `train[:10%]`, ...
 
     Images stay encoded. By default `image`, the texts in `caption`, `captions` or `text`, and `label` are taken; a text
-    within another feature goes by its path, `captions/text`. Raises UserError where the dataset is not prepared.
+    within another feature goes by its path, `captions/text`. `label` may name a sequence of labels: then images have
+    several. Raises UserError where the dataset is not prepared.
     """
     builder = _builder(name, data_dir)
     leaves = dict(_leaves(builder.info.features))
@@ -35,9 +36,19 @@ def open_tfds(
     if not images:
         raise UserError(f"{name} has no feature 'image'; image=FEATURE names one of {', '.join(sorted(leaves))}")
     texts = _pick(leaves, CAPTIONS, captions, kinds.Text, name, "captions")
-    features = Features(images[0], tuple(texts), labels[0] if labels else None)
+    several = bool(labels) and _is_several(builder.info.features, labels[0])
+    features = Features(images[0], tuple(texts), labels[0] if labels else None, several)
     names = tuple(leaves[labels[0]].names or ()) if labels else ()
     return ExampleTable(_records(builder, name, split), features, names)
+
+
+def _is_several(feature: Any, path: str) -> bool:
+    """Whether the leaf at `path` lies in a sequence, so that an example has several of it."""
+    for name in path.split("/"):
+        if type(feature) is _tfds().features.Sequence:
+            return True
+        feature = feature[name]
+    return type(feature) is _tfds().features.Sequence
 
 
 def _builder(name: str, data_dir: str | None) -> Any:
@@ -95,7 +106,7 @@ def _pick(
     """The leaves that `given` names, by themselves or by what they lie in, else those of the first default."""
     if given:
         return [path for name in given.split(",") for path in _named(leaves, name, kind, dataset, option)]
-    found = ([path for path in _below(leaves, name) if isinstance(leaves[path], kind)] for name in defaults)
+    found = ([path for path in _below(leaves, name) if _is(leaves[path], kind)] for name in defaults)
     return next(filter(None, found), [])[:1]
 
 
@@ -103,10 +114,17 @@ def _named(leaves: dict[str, Any], name: str, kind: type, dataset: str, option: 
     below = _below(leaves, name)
     if not below:
         raise UserError(f"{dataset} has no feature '{name}' for {option}; {nearest(name, leaves)}")
-    fitting = [path for path in below if isinstance(leaves[path], kind)]
+    fitting = [path for path in below if _is(leaves[path], kind)]
     if not fitting:
         raise UserError(f"the feature '{name}' of {dataset} cannot be {option}; {kind.__name__} would be")
     return fitting[:1]
+
+
+def _is(leaf: Any, kind: type) -> bool:
+    """Whether a leaf is of a kind; strings of any name are text, as coco_captions has them."""
+    kinds = _tfds().features
+    is_string = isinstance(leaf, kinds.Tensor) and _tfds().core.utils.dtype_utils.is_string(leaf.np_dtype)
+    return isinstance(leaf, kind) or (kind is kinds.Text and is_string)
 
 
 def _below(leaves: dict[str, Any], name: str) -> list[str]:

@@ -13,11 +13,12 @@ from functools import lru_cache
 import numpy as np
 
 from clip_jax.data import files
+from clip_jax.data.beside import class_names_near
 from clip_jax.data.examples import ExampleTable, choose_features
 from clip_jax.data.index_file import WHOLE, open_indexes
 from clip_jax.data.patterns import check_distinct, distinguish
 from clip_jax.data.ranges import Range, RangeReader, open_stream
-from clip_jax.data.table import BadSample, Indices, class_names_near, locate
+from clip_jax.data.table import BadSample, Indices, locate
 from clip_jax.errors import UserError
 
 VERSION = 1

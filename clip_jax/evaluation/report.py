@@ -3,23 +3,18 @@
 One HTML file that needs nothing else: style, images and plots are inside it. assets/report.html is its frame.
 """
 
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from html import escape
-from importlib import resources
-from importlib.metadata import version
 from pathlib import Path
-from string import Template
 
 import numpy as np
 from jaxtyping import Float32
 
-import clip_jax
 from clip_jax.data.table import Sample
 from clip_jax.evaluation.figures import cell, curve, image_tag, svg_tag, table
+from clip_jax.evaluation.page_frame import footer, write_framed
 from clip_jax.evaluation.zero_shot import ZeroShotResult
 
 HELD_OUT_TOP1 = "eval/held_out/top1"
@@ -49,22 +44,19 @@ class DemoResults:
 
 
 def write_report(results: DemoResults, path: Path) -> None:
-    """Writes the page to `path`, whole or not at all."""
-    frame = resources.files("clip_jax") / "assets" / "report.html"
-    page = Template(frame.read_text(encoding="utf-8")).substitute(
-        introduction=_introduction(results),
-        tiles=_tiles(results),
-        train_samples="".join(map(_train_sample, results.train_samples)),
-        curves=_curves(results),
-        similarity=_similarity(results),
-        confusion=_confusion(results),
-        mistakes=_mistakes(results),
-        next=_next(results),
-        footer=_footer(),
-    )
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
+    """Writes the page to `path`, whole or not at all. Raises UserError where that fails."""
+    parts = {
+        "introduction": _introduction(results),
+        "tiles": _tiles(results),
+        "train_samples": "".join(map(_train_sample, results.train_samples)),
+        "curves": _curves(results),
+        "similarity": _similarity(results),
+        "confusion": _confusion(results),
+        "mistakes": _mistakes(results),
+        "next": _next(results),
+        "footer": footer(),
+    }
+    write_framed("report.html", parts, path)
 
 
 def _introduction(results: DemoResults) -> str:
@@ -210,11 +202,6 @@ def _next(results: DemoResults) -> str:
         "<p>Train it again, longer or otherwise; the file holds every setting:</p>"
         "<pre><code>clip-jax train --config=configs/scenes.py --workdir=DIR</code></pre>"
     )
-
-
-def _footer() -> str:
-    versions = f"clip_jax {clip_jax.__version__}, jax {version('jax')}, flax {version('flax')}"
-    return f"{versions}. {datetime.now():%Y-%m-%d %H:%M}"
 
 
 def _series(results: DemoResults, name: str) -> tuple[list[float], list[float]]:

@@ -1,15 +1,18 @@
 """The text transformer of CLIP and SigLIP."""
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.nn import initializers
 from jax.nn.initializers import Initializer
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Int32
 
 from clip_jax.config import ComputeConfig, TextConfig
 from clip_jax.models.initializers import text_block
 from clip_jax.models.transformer import Transformer, layer_norm, project
 from clip_jax.sharding import BATCH_AXES, constrain
+
+SHORTEST = 16  # tokens; programs are compiled for multiples of it
 
 
 class TextTransformer(nnx.Module):
@@ -40,10 +43,13 @@ class TextTransformer(nnx.Module):
         self.projection_bias = param(initializers.zeros, embed_dim) if config.projection == "bias" else None
 
     def __call__(self, tokens: Int[Array, "b n"]) -> tuple[Float[Array, "b k"], dict[str, Array]]:
-        """Text embeddings (not normalised) and named intermediates: every layer's output, pre-projection features."""
+        """Text embeddings (not normalised), and named intermediates: every layer's output, pre-projection features.
+
+        `n` may be less than the context length.
+        """
         # Each device looks words up in the columns of the table that it has; then each gets its texts' rows whole.
         words = constrain(jnp.take(self.token_embedding[...], tokens, axis=0), "data", None, "fsdp")
-        x = constrain(words, BATCH_AXES, None, None) + self.positional_embedding[...][None]
+        x = constrain(words, BATCH_AXES, None, None) + self.positional_embedding[: tokens.shape[1]][None]
         x, layers = self.transformer(x.astype(self.dtype))
         # Normalising the pooled row alone gives what normalising every row and pooling would.
         pooled = jnp.take_along_axis(x, self._pooled_row(tokens)[:, None, None], axis=1)[:, 0]
@@ -58,3 +64,15 @@ class TextTransformer(nnx.Module):
                 return jnp.argmax(tokens == self.config.end_token_id, axis=-1)
             case "last":
                 return jnp.full(len(tokens), tokens.shape[1] - 1)
+
+
+def without_padding(config: TextConfig, tokens: Int32[np.ndarray, "b context"]) -> Int32[np.ndarray, "b n"]:
+    """The tokens up to the last row that counts, to a multiple of 16: what is behind it cannot reach an embedding.
+
+    Where a text tower is not causal, or takes the last row, that is all of them.
+    """
+    if not config.causal or config.pooling == "last":
+        return tokens
+    ends = tokens if config.pooling == "argmax" else tokens == config.end_token_id
+    needed = int(ends.argmax(axis=1).max(initial=0)) + 1
+    return tokens[:, : -(-needed // SHORTEST) * SHORTEST]

@@ -1,16 +1,12 @@
-"""What several processes must decide alike: where one has its reasons, all of them do the same at the same step."""
+"""What several processes decide together after each step: where one has its reasons, all of them do the same."""
 
 from enum import IntEnum
-from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-
-Number = TypeVar("Number", int, float)
 
 
 class Vote(IntEnum):
@@ -41,18 +37,3 @@ class Votes:
         ballots = jax.make_array_from_callback(self._shape, self._each, lambda _: np.array([vote], np.int32))
         self._pending = self._largest(ballots)
         return Vote.GO_ON if before is None else Vote(int(before))
-
-
-def from_first(value: Number) -> Number:
-    """The first process's value, to 32 bits where there are several."""
-    if jax.process_count() == 1:
-        return value
-    of = np.int32 if isinstance(value, int) else np.float32
-    return type(value)(multihost_utils.broadcast_one_to_all(of(value)))
-
-
-def everywhere(holds: bool) -> bool:
-    """Whether it holds on every process."""
-    if jax.process_count() == 1:
-        return holds
-    return bool(np.all(multihost_utils.process_allgather(np.array(holds))))

@@ -8,12 +8,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from clip_jax.data.table import Table
-from clip_jax.errors import UserError
-from clip_jax.evaluation.zero_shot import ZeroShotResult
-from clip_jax.training.agreement import Vote, from_first
-from clip_jax.training.config import CheckpointConfig, EvaluateConfig
-from clip_jax.training.distributed import is_first
+from clip_jax.processes import from_first, is_first
+from clip_jax.training.agreement import Vote
+from clip_jax.training.config import CheckpointConfig
 from clip_jax.training.state import TrainState
 from clip_jax.weights.orbax_checkpoints import RESULTS, CheckpointWriter
 
@@ -53,21 +50,3 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for what is being written, and says nothing."""
         self._writer.close()
-
-
-def check_best(config: CheckpointConfig, evaluate: EvaluateConfig, tables: Mapping[str, Table]) -> None:
-    """Raises UserError where `best` is none of the figures that the evaluations will give."""
-    names = [
-        f"eval/{name}/{figure}"
-        for name, task in evaluate.zero_shot.items()
-        for figure in _figures(tuple(task.labels or tables[task.data].class_names))
-    ]
-    if config.best is not None and config.best not in names:
-        what = f"valid are {', '.join(names)}" if names else "there are no evaluations, see config.evaluate"
-        raise UserError(f"config.checkpoint.best is '{config.best}', which no evaluation gives; {what}")
-
-
-def _figures(labels: tuple[str, ...]) -> list[str]:
-    """The names of what a zero-shot evaluation among these labels gives."""
-    nothing = np.zeros(1, np.int64)
-    return list(ZeroShotResult(labels, nothing, nothing[:, None]).metrics())

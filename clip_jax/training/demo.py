@@ -11,9 +11,10 @@ import numpy as np
 from clip_jax.data.scenes import COMBINATIONS, TEMPLATES, class_name
 from clip_jax.data.spec import open_table
 from clip_jax.data.table import Table, usable
+from clip_jax.evaluation.features import embed_table
 from clip_jax.evaluation.linear_probe import linear_probe
 from clip_jax.evaluation.report import DemoResults, write_report
-from clip_jax.evaluation.zero_shot import classify_table, embed_table
+from clip_jax.evaluation.zero_shot import classify_features
 from clip_jax.training.config_file import check_config
 from clip_jax.training.loop import train
 from clip_jax.training.metrics import read_metrics
@@ -47,12 +48,12 @@ def run_demo(workdir: Path) -> DemoFigures:
     folder = workdir / "scenes"
     table, probe_table = open_table(f"tar:{folder}/held_out?captions=captions"), open_table(f"tar:{folder}/probe")
 
-    embedded, probe = embed_table(clip, table), embed_table(clip, probe_table)
-    embeddings, truth = embedded.embeddings, embedded.truth
-    held_out = classify_table(clip, table, embedded, templates=TEMPLATES)
+    features, probe = embed_table(clip, table), embed_table(clip, probe_table)
+    embeddings, truth = features.embeddings, features.labels
+    held_out = classify_features(clip, features, templates=TEMPLATES)
     every_label = [class_name(combination) for combination in COMBINATIONS]
-    everything = classify_table(clip, table, embedded, every_label, TEMPLATES)
-    probe_top1 = linear_probe(probe.embeddings, probe.truth, embeddings, truth, len(table.class_names))
+    everything = classify_features(clip, features, every_label, TEMPLATES)
+    probe_top1 = linear_probe(probe.embeddings, probe.labels, embeddings, truth, len(table.class_names))
 
     classifier = clip.class_embeddings(table.class_names, TEMPLATES)
     samples = usable(table.read(range(len(table))))

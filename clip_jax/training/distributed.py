@@ -13,13 +13,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from clip_jax.errors import IOFailure, LostProcess, UserError
+from clip_jax.processes import wait_for_all
 from clip_jax.sharding import batch_sharding, batch_shards
 from clip_jax.training.google_cloud import metadata
 
@@ -77,22 +76,6 @@ def meet() -> None:
             f"--processes {jax.process_count()} --process I"
         )
     wait_for_all("all have met")
-
-
-def is_first() -> bool:
-    """Whether this is the process that writes: the config, the log, the progress and the drawn scenes."""
-    return jax.process_index() == 0
-
-
-def wait_for_all(place: str) -> None:
-    """Returns once every process has come to this `place`."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(place)
-
-
-def on_this_process(tree: Any) -> Any:
-    """Arrays that lie over all processes as whole NumPy arrays on each of them; all must ask for them together."""
-    return multihost_utils.process_allgather(tree, tiled=True) if jax.process_count() > 1 else tree
 
 
 def batch_share(mesh: Mesh) -> tuple[int, int]:

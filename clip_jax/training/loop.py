@@ -12,16 +12,17 @@ from jax.sharding import Mesh
 
 from clip_jax.clip import Clip
 from clip_jax.data.pipeline import Batch
-from clip_jax.evaluation.zero_shot import classify_table, embed_table
+from clip_jax.processes import everywhere, is_first, on_this_process
 from clip_jax.sharding import batch_sharding
 from clip_jax.training import attempt
-from clip_jax.training.agreement import Vote, Votes, everywhere
+from clip_jax.training.agreement import Vote, Votes
 from clip_jax.training.bad_samples import BadSamples
 from clip_jax.training.checkpointing import Checkpoints
 from clip_jax.training.chips import peak_flops
 from clip_jax.training.clock import Clock
 from clip_jax.training.config import TrainConfig, in_steps
-from clip_jax.training.distributed import is_first, meet, on_this_process, wait_for_all
+from clip_jax.training.distributed import meet
+from clip_jax.training.evaluations import evaluate
 from clip_jax.training.preemption import Stopped, StopSignals
 from clip_jax.training.preparation import Preparation, prepare
 from clip_jax.training.run_log import RunLog
@@ -84,10 +85,10 @@ def _train(
                 on_host = {name: float(value) for name, value in figures.items()} | clock.rates(step)
                 on_host |= _utilisation(config, run, batch.step, on_host["images_per_second"]) | bad.figures()
                 log.update(step, on_host, batch.digest)
-            evaluates, results = bool(run.tables) and _due(config.evaluate.every, step, config), {}
+            evaluates, results = bool(run.tables) and _due(run.evaluate_every, step, config), {}
             if evaluates:
                 with clock.paused(state):
-                    results = _evaluate(config, run, _clip(config, run, state))
+                    results = evaluate(config.evaluate, _clip(config, run, state), run.tables)
                 log.evaluation(step, results)
             perhaps_best = evaluates and config.checkpoint.best is not None
             if vote or perhaps_best or _due(config.checkpoint.every, step, config):
@@ -107,18 +108,6 @@ def _clip(config: TrainConfig, run: Preparation, state: TrainState) -> Clip:
     """The model as it is now, or its average, on this process's devices."""
     params = on_this_process(state.get("ema", state["params"]))
     return Clip(run.model, params, config.model.compute, tokenizer_files=run.tokenizer_files)
-
-
-def _evaluate(config: TrainConfig, run: Preparation, clip: Clip) -> dict[str, float]:
-    """The figures of every task; none on processes but the first, which alone evaluates, on its own devices."""
-    results = {}
-    if is_first():
-        embedded = {data: embed_table(clip, table, batch_size=256) for data, table in run.tables.items()}
-        for name, task in config.evaluate.zero_shot.items():
-            result = classify_table(clip, run.tables[task.data], embedded[task.data], task.labels, task.templates)
-            results |= {f"eval/{name}/{metric}": value for metric, value in result.metrics().items()}
-    wait_for_all("the first process has evaluated")
-    return results
 
 
 def _to_devices(batch: Batch, mesh: Mesh) -> tuple[jax.Array, jax.Array]:

@@ -14,12 +14,12 @@ from clip_jax.config import ClipConfig
 from clip_jax.data.pipeline import Pipeline
 from clip_jax.data.spec import open_table
 from clip_jax.data.table import Table
+from clip_jax.processes import is_first, wait_for_all
 from clip_jax.sharding import make_mesh
 from clip_jax.training import workdir as workdirs
-from clip_jax.training.checkpointing import check_best
 from clip_jax.training.config import TrainConfig
 from clip_jax.training.data_list import check_data, data_list
-from clip_jax.training.distributed import is_first, wait_for_all
+from clip_jax.training.evaluations import check_best, evaluation_steps
 from clip_jax.training.initial import initial_state, source_of, tokenizer_files
 from clip_jax.training.model import check_mesh, training_model
 from clip_jax.training.optimizer import make_optimizer
@@ -32,7 +32,9 @@ from clip_jax.weights.loading import tokenizer_files_of
 
 @dataclass(frozen=True)
 class Preparation:
-    """`start`: updates already made; `tokenizer_files` by name; `tables`: the data of the evaluations by SPEC."""
+    """`start`: updates already made; `tokenizer_files` by name; `tables`: the data of the evaluations by SPEC, which
+    come after every `evaluate_every` steps.
+    """
 
     start: int
     model: ClipConfig
@@ -42,6 +44,7 @@ class Preparation:
     shardings: TrainState
     pipeline: Pipeline
     tables: Mapping[str, Table]
+    evaluate_every: int
 
 
 def prepare(config: TrainConfig, workdir: Path | epath.Path) -> tuple[Preparation, TrainState]:
@@ -79,7 +82,8 @@ def prepare(config: TrainConfig, workdir: Path | epath.Path) -> tuple[Preparatio
             print(f"{workdir} is at step {start} of {config.steps}", file=sys.stderr)
     else:
         state = initial_state(config, model, optimizer, shardings, source)
-    return Preparation(start, model, files, mesh, optimizer, shardings, pipeline, tables), state
+    every = evaluation_steps(config, sum(map(len, sources.values())))
+    return Preparation(start, model, files, mesh, optimizer, shardings, pipeline, tables, every), state
 
 
 def _open_sources(config: TrainConfig, workdir: Path | epath.Path) -> dict[str, Table]:

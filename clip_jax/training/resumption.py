@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 from etils import epath
 
 from clip_jax.errors import IOFailure, UserError
-from clip_jax.training.agreement import everywhere, from_first
-from clip_jax.training.distributed import is_first, wait_for_all
+from clip_jax.processes import everywhere, from_first, is_first, wait_for_all
 from clip_jax.training.state import TrainState
 from clip_jax.training.storage import one_line
 from clip_jax.weights import orbax_checkpoints

@@ -6,7 +6,6 @@ from pathlib import Path
 from etils import epath
 from jax.sharding import Mesh
 
-from clip_jax.clip import check_templates
 from clip_jax.config import ClipConfig
 from clip_jax.data.draw_splits import draw_splits
 from clip_jax.data.order import Shuffle
@@ -14,11 +13,12 @@ from clip_jax.data.pipeline import Pipeline, make_pipeline
 from clip_jax.data.reader import Augmentation
 from clip_jax.data.spec import open_table
 from clip_jax.data.table import Table
-from clip_jax.evaluation.zero_shot import match_labels
 from clip_jax.inputs.tokenizer import tokenizer_for
+from clip_jax.processes import is_first, wait_for_all
 from clip_jax.training import workdir as workdirs
 from clip_jax.training.config import TrainConfig
-from clip_jax.training.distributed import batch_share, is_first, wait_for_all
+from clip_jax.training.distributed import batch_share
+from clip_jax.training.evaluations import check_tasks
 
 
 def draw_missing(config: TrainConfig, model: ClipConfig, workdir: Path | epath.Path) -> None:
@@ -51,9 +51,6 @@ def training_pipeline(
 
 def open_tasks(config: TrainConfig, workdir: Path | epath.Path) -> dict[str, Table]:
     """The data of the evaluations by their SPEC, opened and checked before the first step, not hours into the run."""
-    tasks = config.evaluate.zero_shot.values()
-    tables = {data: open_table(workdirs.locate(data, workdir)) for data in dict.fromkeys(task.data for task in tasks)}
-    for task in tasks:
-        match_labels(tables[task.data], task.labels)
-        check_templates(task.templates)
+    tables = {data: open_table(workdirs.locate(data, workdir)) for data in config.evaluate.data}
+    check_tasks(config.evaluate, tables)
     return tables

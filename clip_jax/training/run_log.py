@@ -7,8 +7,8 @@ from types import TracebackType
 
 from etils import epath
 
+from clip_jax.processes import is_first
 from clip_jax.training.config import TrainConfig
-from clip_jax.training.distributed import is_first
 from clip_jax.training.metrics import MetricsLog
 from clip_jax.training.preemption import Stopped
 from clip_jax.training.progress import Progress

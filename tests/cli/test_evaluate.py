@@ -28,3 +28,155 @@ def test_images_that_were_left_out_are_told(tmp_path, capsys):
     assert "2 images, 2 classes" in shown.out
     assert "left out: 1 that cannot be used, the first is dog/b.png" in shown.out
     assert "warning: of 3 images 1 cannot be used, the first is dog/b.png: image bytes is corrupt" in shown.err
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save(create("tiny"), folder)
+    return folder
+
+
+@pytest.fixture
+def evaluate(model, tmp_path):
+    """Runs a task on the tiny model, and gives what it wrote as JSON."""
+
+    def run(task: str, *arguments: str) -> dict:
+        written = tmp_path / "result.json"
+        fixed = ["--model", str(model), "--cache", str(tmp_path / "cache"), "--json", str(written)]
+        main(["evaluate", task, *fixed, *arguments])
+        return json.loads(written.read_text())
+
+    return run
+
+
+SEEN, PROBE, TRAIN = "scenes:held_out?images=48", "scenes:probe?images=96", "scenes:train?images=12"
+
+
+def test_zero_shot_with_everything(evaluate, tmp_path, capsys):
+    (tmp_path / "templates.txt").write_text("a {c}.\nthe {}.\n")
+    page = tmp_path / "page.html"
+    result = evaluate(
+        "zero-shot",
+        "--data",
+        SEEN,
+        "--templates",
+        str(tmp_path / "templates.txt"),
+        "--template",
+        "one {}.",
+        "--per-class",
+        "--per-template",
+        "--html",
+        str(page),
+    )
+    assert result["templates"] == ["one {}.", "a {}.", "the {}."]
+    assert set(result["wording"]["by_template"]) == {"one {}.", "a {}.", "the {}."}
+    assert result["images"] == sum(result["class_sizes"].values()) == 48
+    low, high = result["interval"]
+    assert low <= result["accuracy"] == result["top1"] <= high
+    shown = capsys.readouterr().out
+    for words in ("48 images, 24 classes, chance 4.2%", "all of them, averaged as embeddings", f"page: {page}"):
+        assert words in shown
+    assert page.stat().st_size > 1000
+
+
+def test_retrieval(evaluate, capsys):
+    result = evaluate("retrieval", "--data", TRAIN)
+    assert result["images"] == 12
+    assert result["captions"] > 12
+    assert 0 <= result["image_to_text_recall_at_1"] <= result["image_to_text_recall_at_10"] <= 1
+    assert "text_to_image_median_rank" in capsys.readouterr().out
+
+
+def test_probes(evaluate, capsys):
+    result = evaluate("linear-probe", "--train", PROBE, "--data", SEEN)
+    assert result["strength"] in [one[0] for one in result["search"]]
+    assert result["accuracy"] > 2 / 24  # even random features tell colours
+    assert "scikit-learn's C" in capsys.readouterr().out
+    result = evaluate("few-shot", "--train", PROBE, "--data", SEEN, "--shots", "1,2", "--seeds", "2")
+    assert (result["shots"], result["seeds"], len(result["mean"])) == ([1, 2], 2, 2)
+    assert result["zero_shot"] == evaluate("zero-shot", "--data", SEEN)["accuracy"]
+
+
+def test_robustness(evaluate):
+    shifts = ["--shift", "same=scenes:held_out?images=24", "--shift", f"all={SEEN}"]
+    result = evaluate("robustness", "--data", SEEN, *shifts)
+    assert result["shifts"]["all"]["figure"] == result["shifts"]["all"]["base"] == result["accuracy"]
+    assert result["mean_of_shifts"] == pytest.approx((result["same"] + result["all"]) / 2)
+
+
+def test_a_suite_goes_on_where_it_was(model, tmp_path, capsys):
+    other = tmp_path / "other"
+    save(create("tiny", seed=1), other)
+    arguments = ["evaluate", "suite", "--model", str(model), "--out", str(tmp_path / "out"), "--no-cache"]
+    main([*arguments, "--data", f"seen={SEEN}"])
+    assert "[1/1]" in capsys.readouterr().out
+    arguments += ["--model", str(other), "--data", f"seen={SEEN}", "--data", "more=scenes:held_out?images=24"]
+    main(arguments)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+    assert [("kept" in line) for line in lines] == [True, False, False, False]
+    results = json.loads((tmp_path / "out/results.json").read_text())["results"]
+    assert [(one["model"], one["dataset"]) for one in results] == [
+        (str(name), data) for name in (model, other) for data in ("seen", "more")
+    ]
+    assert (tmp_path / "out/report.html").is_file()
+    save(create("tiny", seed=2), other)  # another model under the same name
+    main(arguments)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+    assert [("kept" in line) for line in lines] == [True, True, False, False]
+
+
+def test_a_suite_names_what_failed_and_goes_on(model, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    arguments = ["--data", f"bad=folder:{tmp_path}/empty", "--data", f"seen={SEEN}", "--no-cache"]
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", "suite", "--model", str(model), "--out", str(tmp_path / "out"), *arguments])
+    assert ended.value.code == 2
+    shown = capsys.readouterr()
+    assert "1 of 2 evaluations failed, the first is bad: " in shown.err
+    assert len(json.loads((tmp_path / "out/results.json").read_text())["results"]) == 1
+
+
+def test_a_suite_finds_its_data(model, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    for number, name in enumerate(names):
+        folder = tmp_path / "data/cifar10/test" / name
+        folder.mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    arguments = ["--datasets", "cifar10,cifar100", "--root", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    main(["evaluate", "suite", "--model", str(model), "--no-cache", *arguments])
+    shown = capsys.readouterr().out
+    assert "no data found, left out: cifar100" in shown
+    assert "cifar10: " in shown
+    (record,) = json.loads((tmp_path / "out/results.json").read_text())["results"]
+    assert (record["metric"], record["images"], record["chance"]) == ("accuracy", 10, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["zero-shots"], "did you mean 'zero-shot'"),
+        (["zero-shot", "--data", TRAIN], "this data has no labels"),
+        (["zero-shot", "--data", SEEN, "--dataset", "food10"], "did you mean 'food101'"),
+        (["zero-shot", "--data", SEEN, "--dataset", "cifar10"], "must have each class of cifar10 once"),
+        (["zero-shot", "--data", SEEN, "--template", "a star"], "has no {}"),
+        (["zero-shot", "--data", SEEN, "--metric", "acc"], "there is no metric 'acc'"),
+        (["zero-shot", "--data", SEEN, "--metric", "roc_auc"], "ROC AUC is of two classes"),
+        (["zero-shot", "--data", SEEN, "--batch-size", "0"], "batch_size is 0"),
+        (["retrieval", "--data", PROBE, "--dataset", "cifar10"], "cifar10"),
+        (["linear-probe", "--train", TRAIN, "--data", SEEN], "the splits of a dataset must have the same classes"),
+        (["few-shot", "--train", PROBE, "--data", SEEN, "--shots", "0"], "are not numbers of images"),
+        (["robustness", "--data", SEEN, "--shift", "x"], "is not NAME=SPEC"),
+        (["suite", "--datasets", "papers", "--out", "x"], "there is no benchmark 'papers'"),
+        (["suite", "--datasets", "food101", "--out", "x"], "no data of food101 found; --root FOLDER"),
+    ],
+)
+def test_mistakes_are_one_line(model, tmp_path, capsys, arguments, message):
+    task, *rest = arguments
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", task, "--model", str(model), "--cache", str(tmp_path), *rest])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith("clip-jax: ")
+    assert message in told

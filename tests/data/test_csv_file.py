@@ -131,3 +131,20 @@ def test_images_on_another_machine(tmp_path):
         local = put(tmp_path / "list.csv", "filepath,title\ndistant://box/2.jpg,y\n")
         assert CsvTable(local).is_remote
         assert usable(CsvTable(local).read([0]))[0].image == b"two"
+
+
+def test_labels(tmp_path):
+    for name in "abc":
+        put(tmp_path / f"{name}.jpg", name)
+    path = put(tmp_path / "test.csv", "filepath,label\na.jpg,dog\nb.jpg,\nc.jpg, cat \n")
+    table = CsvTable(path)
+    assert table.class_names == ("cat", "dog")
+    assert [sample.label for sample in usable(table.read(range(3)))] == [1, None, 0]
+    put(tmp_path / "classnames.txt", "dog\ncat\nbird\n")
+    assert [sample.label for sample in usable(CsvTable(path).read(range(3)))] == [0, None, 1]
+    put(path, "filepath,title,number\na.jpg,one,2\nb.jpg,two,dog\nc.jpg,,3\n")
+    assert CsvTable(path).class_names == ()
+    *good, bad = open_table(f"{path}?label=number").read(range(3))
+    assert [sample.label for sample in usable(good)] == [2, 0]
+    assert isinstance(bad, BadSample)
+    assert (bad.cause, "classnames.txt" in bad.reason) == ("bad label", True)

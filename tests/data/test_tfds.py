@@ -34,8 +34,12 @@ class Tiny(tfds.core.GeneratorBasedBuilder):
         features = {
             "image": tfds.features.Image(encoding_format="png"),
             "depth": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
-            "captions": tfds.features.Sequence({"id": tfds.features.Scalar(np.int64), "text": tfds.features.Text()}),
+            "captions": tfds.features.Sequence(
+                {"id": tfds.features.Scalar(np.int64), "text": tfds.features.Scalar(np.str_)}
+            ),
             "label": tfds.features.ClassLabel(names=["cat", "dog", "owl"]),
+            "labels": tfds.features.Sequence(tfds.features.ClassLabel(names=["red", "green", "blue"])),
+            "objects": tfds.features.Sequence({"label": tfds.features.ClassLabel(names=["leg", "wing"])}),
             "other": {"title": tfds.features.Text(), "tags": tfds.features.Sequence(tfds.features.Text())},
             "nested": tfds.features.Sequence(tfds.features.Sequence(tfds.features.Text())),
         }
@@ -54,6 +58,8 @@ class Tiny(tfds.core.GeneratorBasedBuilder):
                     "depth": io.BytesIO(png(n + 100)),
                     "captions": [{"id": i, "text": f"caption {n} {i}"} for i in range(n % 4)],
                     "label": n % 3,
+                    "labels": list(range(n % 4)),
+                    "objects": [{"label": n % 2}, {"label": n % 2}],
                     "other": {"title": f"title {n}", "tags": [f"tag {n} {i}" for i in range(n % 3)]},
                     "nested": [[f"nested {n}"], [], [f"more {n}", "x"]],
                 },
@@ -91,6 +97,16 @@ def test_samples_are_those_that_tfds_reads(data_dir, split):
     assert len(set(table.keys(range(len(table))))) == len(table)
     order = [len(table) - 1, 0, 0]
     assert table.read(order) == [samples[i] for i in order]
+
+
+def test_several_labels(data_dir):
+    table = open_table(f"tfds:tiny?data_dir={data_dir}&label=labels")
+    assert table.class_names == ("red", "green", "blue")
+    samples, expected = usable(table.read(range(20))), reference(data_dir, "train")
+    assert [sample.labels for sample in samples] == [tuple(other["labels"]) for other in expected]
+    assert {sample.label for sample in samples} == {None}
+    nested = usable(open_table(f"tfds:tiny?data_dir={data_dir}&label=objects/label").read(range(20)))
+    assert [sample.labels for sample in nested] == [tuple(set(other["objects"]["label"])) for other in expected]
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def results(images: int = 48, wrong: int = 20) -> DemoResults:
     sure = np.where(np.arange(images) < wrong, 0.9 - 0.01 * np.arange(images), 0.9)
     probabilities = np.repeat((1 - sure[:, None]) / (len(names) - 1), len(names), axis=1)
     probabilities[np.arange(images), answers] = sure
-    held_out = ZeroShotResult(names, truth, np.argsort(-probabilities, axis=1)[:, :5])
+    held_out = ZeroShotResult(names, truth, probabilities.astype(np.float32))
     shown = list(range(0, 16, 2))
     metrics = [
         {"step": 10 * i, "loss": 4.0 / i, "logit_scale": 14.0 + i, "images_per_second": 100.0 * i, "batch_digest": "f0"}
@@ -140,7 +140,7 @@ def test_the_surest_mistakes_come_first(tmp_path):
     order = np.random.default_rng(0).permutation(48)
     shuffled = replace(
         made,
-        held_out=ZeroShotResult(made.held_out.class_names, made.held_out.truth[order], made.held_out.ranking[order]),
+        held_out=ZeroShotResult(made.held_out.class_names, made.held_out.truth[order], made.held_out.scores[order]),
         held_out_samples=[made.held_out_samples[i] for i in order],
         probabilities=made.probabilities[order],
     )

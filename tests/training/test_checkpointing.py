@@ -17,12 +17,13 @@ from clip_jax.data.scenes import ScenesTable
 from clip_jax.errors import UserError
 from clip_jax.training import checkpointing, loop
 from clip_jax.training.agreement import Vote
-from clip_jax.training.checkpointing import Checkpoints, check_best
+from clip_jax.training.checkpointing import Checkpoints
 from clip_jax.training.config import (
     CheckpointConfig,
     EvaluateConfig,
     ZeroShotTask,
 )
+from clip_jax.training.evaluations import check_best
 from clip_jax.training.loop import train
 from clip_jax.training.metrics import read_metrics
 from clip_jax.training.preemption import Stopped, StopSignals

@@ -239,7 +239,8 @@ def test_processes_that_have_met_may_take_their_time():
     """As where one draws scenes: gloo gives up after 30 s where a connection is made only then."""
     code = (
         "import sys, time\n"
-        "from clip_jax.training.distributed import initialise, is_first, meet, together, wait_for_all\n"
+        "from clip_jax.processes import is_first, wait_for_all\n"
+        "from clip_jax.training.distributed import initialise, meet, together\n"
         f"initialise('localhost:{free_port()}', 2, int(sys.argv[1]))\n"
         "with together():\n"
         "    meet()\n"

@@ -126,7 +126,7 @@ def _region(request: Request, run: Any = None) -> Finding:
     places = [] if request.workdir is None else [request.workdir]
     if run is not None:
         places += [one.source for one in run.config.data.sources]
-        places += [task.data for task in run.config.evaluate.zero_shot.values()]
+        places += run.config.evaluate.data
     return cloud.check_region(cloud.buckets(places), cloud.metadata("instance/zone"))
 
 

@@ -8,19 +8,17 @@ from pathlib import Path
 from etils import epath
 from jax.sharding import Mesh
 
-from clip_jax.clip import check_templates
 from clip_jax.data.draw_splits import is_drawn
 from clip_jax.data.pipeline import Pipeline
 from clip_jax.data.spec import open_table
 from clip_jax.data.table import Table
-from clip_jax.evaluation.zero_shot import match_labels
 from clip_jax.tpu.doctor.config import Run
 from clip_jax.tpu.doctor.examination import Finding
 from clip_jax.training import run_data
 from clip_jax.training import workdir as workdirs
-from clip_jax.training.checkpointing import check_best
 from clip_jax.training.chips import peak_flops
 from clip_jax.training.distributed import batch_share
+from clip_jax.training.evaluations import check_best, check_tasks
 from clip_jax.training.initial import tokenizer_files
 from clip_jax.training.step_flops import step_flops
 
@@ -45,19 +43,15 @@ def check_data(run: Run, workdir: str) -> Finding:
     if undrawn:
         return Finding("skipped", f"train draws {undrawn:,} images first")
     sources = {one.source: open_table(workdirs.locate(one.source, place)) for one in config.data.sources}
-    tasks = config.evaluate.zero_shot
-    tables = {task.data: open_table(workdirs.locate(task.data, place)) for task in tasks.values()}
-    for task in tasks.values():
-        match_labels(tables[task.data], task.labels)
-        check_templates(task.templates)
+    tables = {data: open_table(workdirs.locate(data, place)) for data in config.evaluate.data}
+    check_tasks(config.evaluate, tables)
     check_best(config.checkpoint, config.evaluate, tables)
     tokenizer = tokenizer_files(run.model, run.source)
     samples, parts = sum(map(len, sources.values())), sum(len(table.parts) for table in sources.values())
     epochs = config.steps * config.batch_size / max(samples, 1)
     seen = f"{samples:,} samples, files: {parts:,}, epochs: {epochs:,.1f}"
-    if tasks:
-        held_out = ", ".join(f"{name} {len(tables[task.data]):,}" for name, task in tasks.items())
-        seen += f"; evaluation: {held_out}"
+    if tables:
+        seen += f"; evaluation: {sum(map(len, tables.values())):,} samples"
     figures = {"samples": samples, "files": parts, "epochs": epochs}
     return Finding("ok", seen, figures=figures, found=Data(sources, tokenizer))
 

@@ -7,10 +7,10 @@ import jax
 from etils import epath
 
 from clip_jax.errors import UserError, reason
+from clip_jax.processes import wait_for_all
 from clip_jax.tpu.doctor.examination import Finding, Gather
 from clip_jax.tpu.doctor.machine import existing
 from clip_jax.training.config import TrainConfig
-from clip_jax.training.distributed import wait_for_all
 
 PROBE = ".clip-jax-doctor-"
 CONTENTS = b"written by clip-jax doctor, may be deleted"

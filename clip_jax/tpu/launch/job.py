@@ -50,7 +50,7 @@ def check_reach(config_file: str, config: TrainConfig, workdir: str) -> None:
             "gs://BUCKET/RUN stays, in the region of the slice"
         )
     check_drawing(config, in_bucket=workdir.startswith("gs://"))
-    data = [one.source for one in config.data.sources] + [task.data for task in config.evaluate.zero_shot.values()]
+    data = [one.source for one in config.data.sources] + config.evaluate.data
     for text in data:
         if not _location(locate(text, Path(workdir))).startswith(THERE):
             raise UserError(f"the data {text} is not on the workers; give gs://BUCKET/..., or /... that they mount")

@@ -1,0 +1,39 @@
+"""A page as one HTML file: its frame in assets, the style that all pages share, and writing it whole."""
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from string import Template
+
+import clip_jax
+from clip_jax.errors import UserError
+
+ASSETS = resources.files("clip_jax") / "assets"
+
+
+def write_framed(frame: str, parts: Mapping[str, str], path: Path) -> None:
+    """Writes a frame of assets, its $names filled with `parts` and $style with page.css, whole or not at all.
+
+    Raises UserError where that fails.
+    """
+    style = (ASSETS / "page.css").read_text(encoding="utf-8").strip()
+    page = Template((ASSETS / frame).read_text(encoding="utf-8")).substitute({"style": style, **parts})
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(page, encoding="utf-8", errors="replace")  # a path as a name may hold bytes that are no text
+        os.replace(partial, path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def footer() -> str:
+    """By which versions, and when, the page was made."""
+    versions = f"clip_jax {clip_jax.__version__}, jax {version('jax')}, flax {version('flax')}"
+    return f"{versions}. {datetime.now():%Y-%m-%d %H:%M}"

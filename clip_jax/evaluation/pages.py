@@ -1,0 +1,195 @@
+"""The page of evaluation results: one or several models on one or many datasets, side by side.
+
+One HTML file that needs nothing else: style and plots are inside it. assets/evaluation.html is its frame. On it
+are the table of main figures (page_scores), plots of all datasets (page_plots), a section for each further task
+(page_tasks), and zero-shot on each dataset (page_datasets).
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from html import escape
+from pathlib import Path
+
+from clip_jax.evaluation.figures import plot, table
+from clip_jax.evaluation.page_datasets import dataset_block
+from clip_jax.evaluation.page_frame import footer, write_framed
+from clip_jax.evaluation.page_looks import Look, looks
+from clip_jax.evaluation.page_plots import differences, dots
+from clip_jax.evaluation.page_rows import Comparison, Group, Row, compare
+from clip_jax.evaluation.page_scores import score_sentence, score_table
+from clip_jax.evaluation.page_tasks import (
+    few_shot_section,
+    linear_probe_section,
+    plots,
+    retrieval_section,
+    robustness_section,
+    section,
+)
+from clip_jax.evaluation.page_words import TASKS, breakable, counted, joined, metric_name, shown
+from clip_jax.evaluation.record import Record
+
+OPEN = 2  # datasets whose blocks stand open
+
+
+def write_page(records: Sequence[Record], path: Path) -> None:
+    """Writes the page to `path`, whole or not at all.
+
+    Raises UserError where that fails, for no records, and for two of one model in one task on one dataset.
+    """
+    comparison = compare(records)
+    models = looks(comparison.models)
+    title = f"Evaluation of {comparison.models[0] if len(models) == 1 else f'{len(models)} models'}"
+    sections = [_overview(comparison, models)]
+    if rows := comparison.of("retrieval"):
+        sections.append(retrieval_section(rows))
+    if rows := comparison.of("linear-probe"):
+        sections.append(linear_probe_section(rows, models))
+    if rows := comparison.of("few-shot"):
+        sections.append(few_shot_section(rows, models))
+    if rows := comparison.of("robustness"):
+        sections.append(robustness_section(rows, models))
+    sections += [_zero_shot(comparison.of("zero-shot"), models), _left_out(comparison)]
+    parts = {
+        "title": escape(title),
+        "introduction": _introduction(comparison),
+        "models": _models(models),
+        "tiles": _tiles(comparison),
+        "reading": score_sentence(comparison),
+        "scores": score_table(comparison),
+        "sections": "\n".join(filter(None, sections)),
+        "footer": footer(),
+    }
+    write_framed("evaluation.html", parts, path)
+
+
+def _introduction(comparison: Comparison) -> str:
+    tasks = dict.fromkeys(row.task for row in comparison.rows)
+    names = [TASKS.get(task, task).lower() for task in tasks]
+    datasets = len({row.dataset for row in comparison.rows})
+    left_out = sum(_most(comparison, "left_out").values())
+    unused = "Every image could be used." if not left_out else f"{counted(left_out, 'image')} could not be used."
+    return (
+        f"<p>{counted(len(comparison.models), 'model')} on {counted(datasets, 'dataset')}: {escape(joined(names))}. "
+        f"{unused} The page was written on {datetime.now():%d %B %Y}.</p>"
+    )
+
+
+def _models(models: Mapping[str, Look]) -> str:
+    if len(models) < 2:
+        return ""
+    items = "".join(
+        f'<li><span class="mark" style="background:{look.colour}"></span>{breakable(model)}</li>'
+        for model, look in models.items()
+    )
+    return f'<ul class="models">{items}</ul>'
+
+
+def _tiles(comparison: Comparison) -> str:
+    """The first group's averages, the best first; of a single row, what it is held against too."""
+    first = comparison.groups[0]
+    row = first.rows[0]
+    averages = {model: first.average(model) for model in comparison.models}
+    known = {model: figure for model, figure in averages.items() if figure is not None}
+    single = len(first.rows) == 1
+    metric = metric_name(row.metric) if single else f"average of {counted(len(first.shared), 'dataset')}"
+    tiles = [
+        (f"{shown(figure, row.metric)}%", breakable(model), f"{escape(first.title)}: {metric}")
+        for model, figure in sorted(known.items(), key=lambda item: -item[1])[:4]
+    ]
+    if single and len(comparison.models) == 1:
+        record = row.records[comparison.models[0]]
+        if record.chance is not None:
+            tiles.append((f"{shown(record.chance)}%", "chance", "what guessing reaches"))
+        tiles += [(f"{shown(figure)}%", escape(source), "published") for source, figure in record.published.items()]
+    datasets = len({row.dataset for row in comparison.rows})
+    tiles.append((f"{datasets:,}", "datasets" if datasets > 1 else "dataset", "evaluated"))
+    tiles.append((f"{sum(_most(comparison, 'images').values()):,}", "images", "asked about"))
+    return "".join(f"<li><strong>{a}</strong><span>{b}</span><small>{c}</small></li>" for a, b, c in tiles)
+
+
+def _most(comparison: Comparison, name: str) -> dict[str, int]:
+    """Of each dataset the most images, used or `left_out`, of any task and model: they are the same ones."""
+    most: dict[str, int] = {}
+    for record in comparison.records:
+        most[record.dataset] = max(getattr(record, name), most.get(record.dataset, 0))
+    return most
+
+
+def _overview(comparison: Comparison, models: Mapping[str, Look]) -> str:
+    """The plots that set datasets below each other, for groups of several."""
+    figures = [_dots(group, models) for group in comparison.groups if len(group.rows) > 1]
+    if len(models) == 2:
+        first, second = models
+        for task in dict.fromkeys(row.task for row in comparison.rows):
+            rows = [row for row in comparison.of(task) if len(row.records) == 2]
+            figures += [_differences(task, rows, first, second)] if len(rows) > 1 else []
+    return section("datasets", "Dataset by dataset", plots(figures)) if figures else ""
+
+
+def _dots(group: Group, models: Mapping[str, Look]) -> str:
+    sentence = "Each mark is a model's figure on a dataset, its bar the 95% interval; further right is better."
+    if any(row.chance is not None for row in group.rows):
+        sentence += " The grey tick is what guessing reaches."
+    if any(record.published for row in group.rows for record in row.records.values()):
+        sentence += " Hollow marks are published figures of the same model."
+    if group.name == "limits":
+        sentence += (
+            " These ask for what CLIP is known to be weak at: counting, distances, fine-grained kinds and digits."
+        )
+    alt = "; ".join(
+        f"{row.title}: "
+        + joined([f"{model} {shown(record.figure, row.metric)}%" for model, record in row.records.items()])
+        for row in group.rows
+    )
+    return plot(escape(group.title), dots(group.rows, models), alt, sentence)
+
+
+def _differences(task: str, rows: Sequence[Row], first: str, second: str) -> str:
+    ahead = sum(row.records[first].figure > row.records[second].figure for row in rows)
+    title = f"{TASKS.get(task, task)}: {escape(first)} minus {escape(second)}"
+    sentence = (
+        f"Bars to the right: {escape(first)} is ahead, on {ahead} of {len(rows)}; to the left: {escape(second)} is. "
+        "Bars are pale where the two 95% intervals meet, so that the difference may be chance."
+    )
+    gaps = [row.records[first].figure - row.records[second].figure for row in rows]
+    alt = f"{first} minus {second} on {len(rows)} datasets, from {100 * min(gaps):.1f} to {100 * max(gaps):.1f} points"
+    return plot(title, differences(rows, first, second), alt, sentence)
+
+
+def _zero_shot(rows: Sequence[Row], models: Mapping[str, Look]) -> str:
+    blocks = [dataset_block(row, models, is_open=len(rows) <= OPEN) for row in rows]
+    hint = "" if len(rows) <= OPEN else "<p>Each dataset opens with a click.</p>"
+    return section("zero-shot", "Zero-shot in detail", hint, *blocks) if blocks else ""
+
+
+def _left_out(comparison: Comparison) -> str:
+    """The images that no figure counts."""
+    lines, told = [], []
+    for row in comparison.rows:
+        for model, record in row.records.items():
+            if record.left_out:
+                of = f"{record.left_out:,} of {record.images + record.left_out:,}"
+                told.append(f"{of} of {row.title} ({TASKS.get(row.task, row.task).lower()}, {model})")
+            lines += [
+                (
+                    escape(key),
+                    [f'<td class="words">{escape(reason)}</td>', f'<td class="words">{escape(row.title)}</td>'],
+                )
+                for key, reason in record.bad
+            ]
+    if not told:
+        return ""
+    lines = list(dict.fromkeys((head, tuple(cells)) for head, cells in lines))
+    sentence = f"<p>No figure counts these images: {escape(joined(told))}. The first of them:</p>"
+    return section(
+        "left-out",
+        "Images left out",
+        sentence,
+        table(
+            "plain",
+            "Images left out",
+            [f'<span class="words">{head}</span>' for head in ("why", "dataset")],
+            lines,
+            "image",
+        ),
+    )
