@@ -79,8 +79,8 @@ def linear_probe(
 def search_strength(train: LabelledFeatures, validation: LabelledFeatures, metric: Figure) -> Search:
     """The best strength of GRID for a probe that is fitted to `train` and evaluated on `validation`.
 
-    Each fit starts from where the two next to it point. A warning tells of fits that did not reach their minimum.
-    Raises UserError as `check_alike` and LogisticRegression do.
+    Each fit starts from where the two next to it point. The weakest may end before their minimum, as their trials tell;
+    of the best a warning tells. Raises UserError as `check_alike` and LogisticRegression do.
     """
     check_alike(train, validation)
     regression = LogisticRegression(train)
@@ -92,14 +92,13 @@ def search_strength(train: LabelledFeatures, validation: LabelledFeatures, metri
 
     figures = search_grid(figure_at)
     trials = {place: Trial(GRID[place], figures[place], probes[place].converged) for place in sorted(figures)}
-    unfinished = [trial.strength for trial in trials.values() if not trial.converged]
-    if unfinished:
+    best = best_place(figures)
+    if not trials[best].converged:
         warnings.warn(
-            f"of {len(trials)} fits {len(unfinished)} ended before their minimum, the strongest with strength "
-            f"{max(unfinished):g}; features of similar sizes would help",
+            f"the fit with the best strength, {GRID[best]:g}, ended after {probes[best].iterations} iterations before "
+            "its minimum; features of similar sizes would help",
             stacklevel=2,
         )
-    best = best_place(figures)
     return Search(tuple(trials.values()), trials[best], probes[best])
 
 

@@ -63,7 +63,7 @@ def search_curves(details: Mapping[str, dict[str, Any]], models: Mapping[str, Lo
     return draw(paint, WIDTH, HEIGHT)
 
 
-def reliability(bins: Mapping[str, Sequence[Sequence[float]]], models: Mapping[str, Look]) -> str:
+def reliability(bins: Mapping[str, Sequence[Sequence[float | int]]], models: Mapping[str, Look]) -> str:
     """By model the share of right answers against confidence; the area of a mark grows with its images."""
 
     def paint(axes: Axes) -> None:
@@ -73,7 +73,7 @@ def reliability(bins: Mapping[str, Sequence[Sequence[float]]], models: Mapping[s
             confidence, right, counts = np.array(found, float).T
             axes.plot(confidence, right, color=look.colour, linewidth=1.4)
             areas = 8 + 150 * counts / counts.sum()
-            axes.scatter(confidence, right, areas, look.colour, look.mark, linewidths=0, alpha=0.85)
+            axes.scatter(confidence, right, areas, look.colour, marker=look.mark, linewidths=0, alpha=0.85)
         axes.set_xlim(-0.02, 1.04)
         axes.set_ylim(-0.02, 1.04)
         percent_axis(axes.xaxis, "confidence in the answer")

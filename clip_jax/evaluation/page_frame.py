@@ -1,7 +1,7 @@
-"""A page as one HTML file: its frame in assets, the style that all pages share, and writing it whole."""
+"""A page as one HTML file: its frame in assets, the style that all pages share, its sections, and writing it whole."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from importlib import resources
@@ -37,3 +37,13 @@ def footer() -> str:
     """By which versions, and when, the page was made."""
     versions = f"clip_jax {clip_jax.__version__}, jax {version('jax')}, flax {version('flax')}"
     return f"{versions}. {datetime.now():%Y-%m-%d %H:%M}"
+
+
+def section(name: str, heading: str, *parts: str) -> str:
+    """A section of that id; parts are HTML."""
+    return f'<section id="{name}">\n<h2>{heading}</h2>\n' + "\n".join(parts) + "\n</section>"
+
+
+def plots(figures: Sequence[str]) -> str:
+    """Plots beside each other, as many as there is room for."""
+    return f'<div class="plots">{"".join(figures)}</div>'

@@ -25,7 +25,9 @@ def score_sentence(comparison: Comparison) -> str:
     if any(record.published for record in comparison.records):
         parts.append("Below a published figure is how far this result lies above or below it, in points of percent.")
     if len(comparison.models) > 1:
-        parts.append("The best of a row is marked. Averages are over the datasets that all models have.")
+        parts.append("The best of a row is marked.")
+        if any(len(group.shared) > 1 for group in comparison.groups):
+            parts.append("Averages are over the datasets that all models have.")
     return " ".join(parts)
 
 
@@ -119,6 +121,8 @@ def _sources(comparison: Comparison, model: str) -> tuple[str, ...]:
 def other_figures(row: Row) -> list[tuple[str, list[str]]]:
     """All figures of a row's records by name, with a cell for each model; for figures.table."""
     names = dict.fromkeys(name for record in row.records.values() for name in record.figures)
+    if row.metric == "accuracy":
+        names.pop("top1", None)  # the same
     return [
         (
             escape(metric_name(name)),

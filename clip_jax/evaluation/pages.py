@@ -6,26 +6,20 @@ are the table of main figures (page_scores), plots of all datasets (page_plots),
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from html import escape
 from pathlib import Path
 
 from clip_jax.evaluation.figures import plot, table
 from clip_jax.evaluation.page_datasets import dataset_block
-from clip_jax.evaluation.page_frame import footer, write_framed
+from clip_jax.evaluation.page_frame import footer, plots, section, write_framed
+from clip_jax.evaluation.page_head import introduction, model_list, tiles
 from clip_jax.evaluation.page_looks import Look, looks
 from clip_jax.evaluation.page_plots import differences, dots
+from clip_jax.evaluation.page_robustness import robustness_section
 from clip_jax.evaluation.page_rows import Comparison, Group, Row, compare
 from clip_jax.evaluation.page_scores import score_sentence, score_table
-from clip_jax.evaluation.page_tasks import (
-    few_shot_section,
-    linear_probe_section,
-    plots,
-    retrieval_section,
-    robustness_section,
-    section,
-)
-from clip_jax.evaluation.page_words import TASKS, breakable, counted, joined, metric_name, shown
+from clip_jax.evaluation.page_tasks import few_shot_section, linear_probe_section, retrieval_section
+from clip_jax.evaluation.page_words import TASKS, joined, shown
 from clip_jax.evaluation.record import Record
 
 OPEN = 2  # datasets whose blocks stand open
@@ -51,68 +45,15 @@ def write_page(records: Sequence[Record], path: Path) -> None:
     sections += [_zero_shot(comparison.of("zero-shot"), models), _left_out(comparison)]
     parts = {
         "title": escape(title),
-        "introduction": _introduction(comparison),
-        "models": _models(models),
-        "tiles": _tiles(comparison),
+        "introduction": introduction(comparison),
+        "models": model_list(models),
+        "tiles": tiles(comparison),
         "reading": score_sentence(comparison),
         "scores": score_table(comparison),
         "sections": "\n".join(filter(None, sections)),
         "footer": footer(),
     }
     write_framed("evaluation.html", parts, path)
-
-
-def _introduction(comparison: Comparison) -> str:
-    tasks = dict.fromkeys(row.task for row in comparison.rows)
-    names = [TASKS.get(task, task).lower() for task in tasks]
-    datasets = len({row.dataset for row in comparison.rows})
-    left_out = sum(_most(comparison, "left_out").values())
-    unused = "Every image could be used." if not left_out else f"{counted(left_out, 'image')} could not be used."
-    return (
-        f"<p>{counted(len(comparison.models), 'model')} on {counted(datasets, 'dataset')}: {escape(joined(names))}. "
-        f"{unused} The page was written on {datetime.now():%d %B %Y}.</p>"
-    )
-
-
-def _models(models: Mapping[str, Look]) -> str:
-    if len(models) < 2:
-        return ""
-    items = "".join(
-        f'<li><span class="mark" style="background:{look.colour}"></span>{breakable(model)}</li>'
-        for model, look in models.items()
-    )
-    return f'<ul class="models">{items}</ul>'
-
-
-def _tiles(comparison: Comparison) -> str:
-    """The first group's averages, the best first; of a single row, what it is held against too."""
-    first = comparison.groups[0]
-    row = first.rows[0]
-    averages = {model: first.average(model) for model in comparison.models}
-    known = {model: figure for model, figure in averages.items() if figure is not None}
-    single = len(first.rows) == 1
-    metric = metric_name(row.metric) if single else f"average of {counted(len(first.shared), 'dataset')}"
-    tiles = [
-        (f"{shown(figure, row.metric)}%", breakable(model), f"{escape(first.title)}: {metric}")
-        for model, figure in sorted(known.items(), key=lambda item: -item[1])[:4]
-    ]
-    if single and len(comparison.models) == 1:
-        record = row.records[comparison.models[0]]
-        if record.chance is not None:
-            tiles.append((f"{shown(record.chance)}%", "chance", "what guessing reaches"))
-        tiles += [(f"{shown(figure)}%", escape(source), "published") for source, figure in record.published.items()]
-    datasets = len({row.dataset for row in comparison.rows})
-    tiles.append((f"{datasets:,}", "datasets" if datasets > 1 else "dataset", "evaluated"))
-    tiles.append((f"{sum(_most(comparison, 'images').values()):,}", "images", "asked about"))
-    return "".join(f"<li><strong>{a}</strong><span>{b}</span><small>{c}</small></li>" for a, b, c in tiles)
-
-
-def _most(comparison: Comparison, name: str) -> dict[str, int]:
-    """Of each dataset the most images, used or `left_out`, of any task and model: they are the same ones."""
-    most: dict[str, int] = {}
-    for record in comparison.records:
-        most[record.dataset] = max(getattr(record, name), most.get(record.dataset, 0))
-    return most
 
 
 def _overview(comparison: Comparison, models: Mapping[str, Look]) -> str:
@@ -164,32 +105,21 @@ def _zero_shot(rows: Sequence[Row], models: Mapping[str, Look]) -> str:
 
 def _left_out(comparison: Comparison) -> str:
     """The images that no figure counts."""
-    lines, told = [], []
+    told, lines = [], {}
     for row in comparison.rows:
         for model, record in row.records.items():
             if record.left_out:
                 of = f"{record.left_out:,} of {record.images + record.left_out:,}"
                 told.append(f"{of} of {row.title} ({TASKS.get(row.task, row.task).lower()}, {model})")
-            lines += [
-                (
-                    escape(key),
-                    [f'<td class="words">{escape(reason)}</td>', f'<td class="words">{escape(row.title)}</td>'],
-                )
-                for key, reason in record.bad
-            ]
+            for key, reason in record.bad:
+                lines[key, reason, row.title] = [_words(reason), _words(row.title)]
     if not told:
         return ""
-    lines = list(dict.fromkeys((head, tuple(cells)) for head, cells in lines))
+    heads = [f'<span class="words">{head}</span>' for head in ("why", "dataset")]
+    first = [(escape(key), lines[key, *rest]) for key, *rest in lines]
     sentence = f"<p>No figure counts these images: {escape(joined(told))}. The first of them:</p>"
-    return section(
-        "left-out",
-        "Images left out",
-        sentence,
-        table(
-            "plain",
-            "Images left out",
-            [f'<span class="words">{head}</span>' for head in ("why", "dataset")],
-            lines,
-            "image",
-        ),
-    )
+    return section("left-out", "Images left out", sentence, table("plain", "Images left out", heads, first, "image"))
+
+
+def _words(text: str) -> str:
+    return f'<td class="words">{escape(text)}</td>'

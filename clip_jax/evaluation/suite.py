@@ -144,7 +144,4 @@ def _evaluate(subject: Subject, entry: Entry, batch_size: int) -> Record:
     table = open_table(entry.data)
     question = None if entry.task == "retrieval" else ask(table, entry.benchmark)  # before the long work
     features = embed_table(subject.clip, table, batch_size, subject.cache, entry.data)
-    if question is not None:
-        return zero_shot_record(subject, features, question)
-    prefix = entry.benchmark.templates[0].removesuffix("{}") if entry.benchmark else ""
-    return retrieval_record(subject, features, prefix)
+    return retrieval_record(subject, features) if question is None else zero_shot_record(subject, features, question)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from clip_jax.clip import Clip
+from clip_jax.errors import UserError
 from clip_jax.evaluation.benchmarks import Benchmark
 from clip_jax.evaluation.features import Features
 from clip_jax.evaluation.question import Question
@@ -44,10 +45,10 @@ def zero_shot_record(subject: Subject, features: Features, question: Question, w
         "classes": len(question.classes),
         "templates": list(question.templates),
         "per_class": result.per_class(),
-        "class_sizes": _sizes(result.truth, question.names),
+        "class_sizes": _sizes(result.truth, result.class_names),
     }
     if features.several is None:
-        details |= {"confusions": _confusions(result.truth, result.ranking[:, 0], question.names)}
+        details |= {"confusions": _confusions(result.truth, result.ranking[:, 0], result.class_names)}
         details |= {"reliability": _reliability(result.confidence, result.ranking[:, 0] == result.truth)}
     if wording:
         compared = compare_wording(
@@ -75,8 +76,16 @@ def zero_shot_record(subject: Subject, features: Features, question: Question, w
     )
 
 
-def retrieval_record(subject: Subject, features: Features, prefix: str = "") -> Record:
-    """Retrieval in both directions; the main figure is the mean of both recalls at 1."""
+def retrieval_record(subject: Subject, features: Features, prefix: str | None = None) -> Record:
+    """Retrieval in both directions; the main figure is the mean of both recalls at 1.
+
+    Without a `prefix` the benchmark's is taken, or none. Raises UserError for a benchmark that is not for retrieval.
+    """
+    benchmark = subject.benchmark
+    if benchmark is not None and benchmark.metric != "mean_recall_at_1":
+        raise UserError(f"{benchmark.name} is for classification, not for retrieval; evaluate zero-shot takes it")
+    if prefix is None:
+        prefix = benchmark.templates[0].removesuffix("{}") if benchmark else ""
     result = retrieve_features(subject.clip, features, prefix, subject.cache)
     figures = result.metrics()
     names = ("image_to_text_recall_at_1", "text_to_image_recall_at_1")

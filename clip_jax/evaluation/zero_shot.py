@@ -4,6 +4,7 @@ Source: section 3.1 of the paper; prompts are ensembled in embedding space (3.1.
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -176,7 +177,7 @@ def score(
         known = np.flatnonzero(class_of[: features.several.shape[1]] != NO_CLASS)
         truth[:, class_of[known]] = features.several[:, known]
     return ZeroShotResult(
-        tuple(names),
+        _distinct(names),
         truth,
         features.embeddings[used] @ classifier.T,
         float(clip.logit_scale),
@@ -230,6 +231,12 @@ def match_labels(class_names: Sequence[str], labels: Sequence[str] = ()) -> tupl
     if missing:
         raise UserError(f"the labels lack '{missing[0]}', a class of the data; add it ({len(missing)} are missing)")
     return names, np.array([place[name] for name in class_names])
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, those that several classes have with the class's number behind, as ImageNet's two missiles."""
+    times = Counter(names)
+    return tuple(name if times[name] == 1 else f"{name} (class {number})" for number, name in enumerate(names))
 
 
 def _best(scores: Float32[np.ndarray, "b c"], wanted: int) -> Int[np.ndarray, "b top"]:

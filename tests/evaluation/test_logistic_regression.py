@@ -1,11 +1,12 @@
 """Logistic regression against scikit-learn's, in float64 and by Newton's method, which ends at the minimum."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression as Reference
+from support.digits import digits
 from threadpoolctl import threadpool_limits
 
 import clip_jax.evaluation.logistic_regression as ours
@@ -38,7 +39,7 @@ def assert_near(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-3
     assert distance < tolerance
 
 
-def balanced(scores: np.ndarray) -> np.ndarray:
+def balanced(scores: Any) -> np.ndarray:
     """With a mean of 0 over the classes: a softmax does not see it, and nothing says what it should be."""
     return scores - scores.mean(axis=-1, keepdims=True)
 
@@ -57,8 +58,7 @@ def test_same_weights_as_scikit_learn(strength):
 @pytest.mark.parametrize("strength", [1e-2, 10.0])
 def test_same_probabilities_of_digits(strength):
     """Pixels that are always 0 are axes without variance, and at the lower strength all training digits are right."""
-    features, labels = load_digits(return_X_y=True)
-    features = features.astype(np.float32)
+    features, labels = digits()
     expected = reference(features[:1200], labels[:1200], strength)
     scores = fit(LabelledFeatures(features[:1200], labels[:1200], 10), strength).scores(features[1200:])
     assert_near(balanced(scores), balanced(expected.decision_function(features[1200:])), 2e-3)
@@ -82,15 +82,16 @@ def test_several_labels_are_a_regression_for_each():
     for label in range(5):
         expected = reference(examples.features, labels[:, label], 3.0)
         assert_near(probe.kernel[:, label], expected.coef_[0])
-        assert probe.bias[label] == pytest.approx(expected.intercept_[0], abs=2e-3)
+        assert probe.bias[label] == pytest.approx(np.ravel(expected.intercept_)[0], abs=2e-3)
 
 
 def test_a_class_without_examples_takes_no_part():
-    examples = clusters(300, 8, 4)
-    labels = np.array([0, 2, 3, 6])[examples.labels]
+    examples = clusters(500, 20, 6)
+    present = [0, 2, 3, 4, 7, 8]
+    labels = np.array(present)[examples.labels]
     expected = reference(examples.features, labels, 1.0)
-    probe = fit(LabelledFeatures(examples.features, labels, 8), 1.0)
-    assert_near(probe.kernel[:, [0, 2, 3, 6]], expected.coef_.T)
+    probe = fit(LabelledFeatures(examples.features, labels, 10), 1.0)
+    assert_near(probe.kernel[:, present], expected.coef_.T)
     scores = probe.scores(examples.features)
     assert (scores.argmax(axis=1) == expected.predict(examples.features)).all()
     assert np.isfinite(scores).all()
@@ -101,9 +102,7 @@ def test_where_a_fit_starts_does_not_matter():
     direct, strong = regression.fit(0.1), regression.fit(1000.0)
     onwards = regression.fit(0.1, start=strong)
     assert_near(onwards.kernel, direct.kernel)
-    there = regression.fit(0.1, start=onwards)
-    assert there.iterations <= 1
-    assert there.iterations < onwards.iterations
+    assert regression.fit(0.1, start=onwards).iterations == 0
 
 
 def test_blocks_change_nothing(monkeypatch):
@@ -115,7 +114,7 @@ def test_blocks_change_nothing(monkeypatch):
 
 def test_examples_that_are_not_counted_change_nothing():
     examples = clusters(500, 20, 6)
-    counted = np.random.default_rng(0).random(500) < 0.4
+    counted = np.arange(500) % 3 == 0
     expected = reference(examples.features[counted], examples.labels[counted], 1.0)
     assert_near(LogisticRegression(examples, counted=counted).fit(1.0).kernel, expected.coef_.T)
 
@@ -123,7 +122,7 @@ def test_examples_that_are_not_counted_change_nothing():
 def test_a_fit_that_did_not_end_says_so(monkeypatch):
     monkeypatch.setattr(ours, "ITERATIONS", 3)
     with pytest.warns(UserWarning, match=re.escape("strength 0.001 ended after 3 iterations before its minimum")):
-        probe = fit(clusters(301, 20, 6), 1e-3)  # of a shape that is compiled anew
+        probe = fit(clusters(301, 20, 6), 1e-3)  # the number is compiled in, so this shape must be new
     assert not probe.converged
 
 

@@ -15,7 +15,7 @@ from clip_jax.data.scenes import ScenesTable
 from clip_jax.data.table import BadSample, Sample, usable
 from clip_jax.errors import UserError
 from clip_jax.evaluation.features import embed_table
-from clip_jax.evaluation.zero_shot import ZeroShotResult, match_labels, zero_shot
+from clip_jax.evaluation.zero_shot import ZeroShotResult, match_labels, score, zero_shot
 
 
 def unit(rng, *shape) -> np.ndarray:
@@ -149,3 +149,13 @@ def test_without_a_usable_sample_the_first_is_named(tiny, tmp_path):
     (tmp_path / "cat/1.png").touch()
     with pytest.raises(UserError, match=r"^of 1 images 1 cannot be used, the first is cat/1\.png: .*is an empty file$"):
         zero_shot(tiny, FolderTable(tmp_path))
+
+
+def test_two_classes_of_one_name_stay_two(tiny):
+    table = ScenesTable("held_out", 24)
+    features = embed_table(tiny, table)
+    classifier = tiny.class_embeddings(table.class_names)
+    names = ["missile", "missile", *table.class_names[2:]]
+    result = score(tiny, features, classifier, names, np.arange(24))
+    assert result.class_names[:3] == ("missile (class 0)", "missile (class 1)", table.class_names[2])
+    assert len(result.per_class()) == 24

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.short_run import SHORT
+from support.tables import ListTable
 
 import clip_jax
 from clip_jax.data.scenes import ScenesTable
@@ -155,10 +156,13 @@ def test_minutes_at_fault_are_refused(minutes):
 @pytest.mark.parametrize("name", ["eval/sen/top1", "eval/seen/top2", "eval/two/top5", "loss"])
 def test_a_best_that_no_evaluation_gives_is_refused(name):
     tasks = {"seen": ZeroShotTask(HELD_OUT), "two": ZeroShotTask("a", labels=("cat", "dog"))}
-    tables = {HELD_OUT: ScenesTable("held_out", 48), "a": ScenesTable("held_out", 48)}
+    pets = ListTable([])
+    pets.class_names = ("cat", "dog")
+    tables = {HELD_OUT: ScenesTable("held_out", 48), "a": pets}
     for valid in ("eval/seen/top1", "eval/seen/top5", "eval/two/mean_per_class", None):
         check_best(CheckpointConfig(best=valid), EvaluateConfig(zero_shot=tasks), tables)
-    everything = "eval/seen/top1, eval/seen/mean_per_class, eval/seen/top5, eval/two/top1, eval/two/mean_per_class$"
+    everything = "eval/seen/top1, eval/seen/mean_per_class, eval/seen/top5, "
+    everything += "eval/two/top1, eval/two/mean_per_class, eval/two/roc_auc$"
     with pytest.raises(UserError, match=f"'{name}', which no evaluation gives; valid are {everything}"):
         check_best(CheckpointConfig(best=name), EvaluateConfig(zero_shot=tasks), tables)
     with pytest.raises(UserError, match="there are no evaluations"):

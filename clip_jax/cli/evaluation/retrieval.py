@@ -27,6 +27,4 @@ def run(arguments: Sequence[str]) -> None:
         table = open_table(options.data)
         subject = subject_of(options, cache_folder(options))
         features = embed_table(subject.clip, table, options.batch_size, subject.cache, options.data)
-        of_benchmark = subject.benchmark.templates[0].removesuffix("{}") if subject.benchmark else ""
-        prefix = of_benchmark if options.prefix is None else options.prefix
-        show(retrieval_record(subject, features, prefix), options)
+        show(retrieval_record(subject, features, options.prefix), options)

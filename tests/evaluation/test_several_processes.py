@@ -1,0 +1,58 @@
+"""Evaluations by one device, by eight, and by two processes of four: the same figures."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clip_jax.clip import create, save
+
+SEEN, PROBE, TRAIN = "scenes:held_out?images=50", "scenes:probe?images=96", "scenes:train?images=21"
+TASKS = {
+    "zero-shot": ["--data", SEEN, "--per-template"],
+    "retrieval": ["--data", TRAIN],
+    "few-shot": ["--train", PROBE, "--data", SEEN, "--shots", "1,2", "--seeds", "2"],
+}
+
+
+def start(task: str, written: Path, model: Path, devices: int, *options: str) -> subprocess.Popen:
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    command = [sys.executable, "-m", "clip_jax.cli.main", "evaluate", task, "--model", str(model), *TASKS[task]]
+    # A batch of 48 splits over any of the devices; each process has a cache of its own, as on a disk of its own.
+    command += ["--json", str(written), "--cache", str(written.with_suffix("")), "--batch-size", "48", *options]
+    return subprocess.Popen(
+        command, env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(*processes: subprocess.Popen) -> None:
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=240)
+            assert process.returncode == 0, errors
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_the_same_figures(task, tmp_path):
+    model = tmp_path / "model"
+    save(create("tiny"), model)
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+    finish(start(task, tmp_path / "one.json", model, 1))
+    finish(start(task, tmp_path / "eight.json", model, 8))
+    together = [f"--coordinator=localhost:{port}", "--processes=2"]
+    finish(*(start(task, tmp_path / f"two{i}.json", model, 4, *together, f"--process={i}") for i in range(2)))
+    one, eight, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "eight", "two0"))
+    assert not (tmp_path / "two1.json").exists()  # the first one tells
+    calibration = "calibration_error", "reliability", "confidence"  # of numbers that are rounded, not counted
+    for found in (eight, two):
+        for name in one.keys() - {*calibration, "figures", "details"}:
+            assert found[name] == one[name], name
