@@ -45,6 +45,12 @@ def templates_near(path: str) -> tuple[str, ...]:
     return tuple(line.replace("{c}", "{}") for line in _lines(found, "template")) if found else ()
 
 
+def files_beside(path: str) -> list[str]:
+    """The files near one that say what is in it, where they are."""
+    found = (_near(path, name) for name in (CLASS_NAMES, KIND))
+    return [place for place in found if place]
+
+
 def check_shards(paths: list[str]) -> None:
     """Raises UserError where `nshards.txt` beside the tars of a folder counts another number of them."""
     place = files.join(os.path.dirname(paths[0]), SHARDS)

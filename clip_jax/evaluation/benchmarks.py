@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from clip_jax.errors import UserError
 from clip_jax.evaluation import benchmark_tables
-from clip_jax.evaluation.metrics import Metric
+from clip_jax.evaluation.metrics import Metric, chance
 from clip_jax.schema import nearest, parse
 
 MainMetric: TypeAlias = Metric | Literal["mean_recall_at_1"]
@@ -52,9 +52,7 @@ class Benchmark:
     @property
     def chance(self) -> float | None:
         """What guessing reaches, from 0 to 1; None for mAP, where it depends on how frequent the classes are."""
-        choices = len(self.classes) or self.samples
-        by_metric = {"map_11_point": None, "roc_auc": 0.5, "mean_top1_top5": (1 + 5) / 2 / choices}
-        return by_metric.get(self.metric, 1 / choices)
+        return chance(self.metric, len(self.classes) or self.samples)
 
     def figure(self, model: str, source: str = "paper", metric: str | None = None) -> float | None:
         """The published figure, in percent, of a model by its pretrained name; None where there is none."""

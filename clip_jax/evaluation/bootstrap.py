@@ -4,7 +4,7 @@ Source: Efron 1979, of whose intervals this is the one between percentiles.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Shaped
 
 from clip_jax.evaluation.metrics import METRICS, Metric, Scores, Truth, rank_of_truth
 
@@ -24,11 +24,14 @@ def interval(metric: Metric, scores: Scores, truth: Truth, seed: int = 0) -> tup
     return float(low), float(high)
 
 
-def interval_of_mean(values: Float[np.ndarray, " b"] | Bool[np.ndarray, " b"], seed: int = 0) -> tuple[float, float]:
-    """As `interval`, of the mean of a value an image."""
+def interval_of_ratio(
+    parts: Shaped[np.ndarray, " b"], wholes: Shaped[np.ndarray, " b"], seed: int = 0
+) -> tuple[float, float]:
+    """As `interval`, of the sum of `parts` over that of `wholes`, each image having one of both."""
     rng = np.random.default_rng(seed)
-    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(DRAWS)]
-    low, high = np.quantile(means, [(1 - SHARE) / 2, (1 + SHARE) / 2])
+    draws = (rng.integers(0, len(parts), len(parts)) for _ in range(DRAWS))
+    ratios = [parts[rows].sum() / wholes[rows].sum() for rows in draws]
+    low, high = np.quantile(ratios, [(1 - SHARE) / 2, (1 + SHARE) / 2])
     return float(low), float(high)
 
 

@@ -12,6 +12,7 @@ import uuid
 import zipfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,6 +72,7 @@ class FeatureStore:
         return self._folder / f"{number:05d}.npz"
 
 
+@lru_cache(maxsize=2)  # a large model takes seconds, and every classifier asks
 def fingerprint_of(clip: Clip, tower: Literal["visual", "text"]) -> str:
     """A digest of what makes one tower's features: the model's config, how it computes, and the tower's values."""
     described = json.dumps([clip.config.to_dict(), clip.compute.dtype], sort_keys=True)

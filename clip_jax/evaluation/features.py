@@ -84,8 +84,11 @@ def embed_table(clip: Clip, table: Table, batch_size: int = 64, cache: Path | No
     """The features of a whole table. All processes call it together, and each embeds its share.
 
     With a `cache` folder, what was embedded before is read from there, also where that was stopped half-way; `spec` is
-    the table's. Bad images are left out, which a warning tells. Raises UserError where none is left.
+    the table's, which tells it from others. Bad images are left out, which a warning tells. Raises UserError where none
+    is left, and where an embedding is not finite.
     """
+    if cache and not spec:
+        raise ValueError("a cache needs the data spec of the table, to tell its features from those of others")
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; it must be at least 1")
     store = FeatureStore(cache, clip, "visual", fingerprint(table, spec)) if cache else None
@@ -130,7 +133,7 @@ def embed_classes(
     cache: Path | None = None,
 ) -> Float32[np.ndarray, "c k"]:
     """`Clip.class_embeddings`, kept in the `cache` folder; each process embeds its share of the classes."""
-    prompts = (f"{number} {prompt}" for number, prompt in prompts_of(classes, templates))
+    prompts = ["classes", *(f"{number} {prompt}" for number, prompt in prompts_of(classes, templates))]
     store = FeatureStore(cache, clip, "text", fingerprint_of_texts(prompts)) if cache else None
     kept = store.read(0) if store else None
     if everywhere(kept is not None) and kept is not None:
@@ -219,11 +222,16 @@ def _features(table: Table, chunks: Sequence[_Chunk]) -> Features:
             warnings.warn(f"{told}; they are left out of the evaluation", stacklevel=3)
     kept = [chunk for chunk in chunks if chunk.good]
     embeddings = np.concatenate([chunk.embeddings for chunk in kept])
+    norms = np.linalg.norm(embeddings, axis=-1, keepdims=True)
+    usable = (np.isfinite(norms) & (norms > 0))[:, 0]
+    if not usable.all():
+        key = good[int(np.argmin(usable))][1]
+        raise UserError(f"the model's embedding of {key} is zero or not finite; its weights or its dtype are at fault")
     return Features(
         class_names=table.class_names,
         rows=np.array([place for place, *_ in good]),
         keys=tuple(key for _, key, *_ in good),
-        embeddings=embeddings / np.linalg.norm(embeddings, axis=-1, keepdims=True),
+        embeddings=embeddings / norms,
         pre_projection=np.concatenate([chunk.pre_projection for chunk in kept]),
         labels=np.array([NO_LABEL if label is None else label for _, _, label, _, _ in good]),
         several=_marks([several for _, _, _, several, _ in good], len(table.class_names)),

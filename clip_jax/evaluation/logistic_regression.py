@@ -8,25 +8,21 @@ take no part; several labels an image are a regression for each.
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from clip_jax.errors import UserError
 from clip_jax.evaluation.labelled_features import LabelledFeatures
-from clip_jax.evaluation.logistic_loss import Problem, class_curvature, mean_loss
+from clip_jax.evaluation.logistic_loss import Problem
+from clip_jax.evaluation.logistic_solver import TOLERANCE, minimise
 from clip_jax.evaluation.metrics import Truth, is_multi_label
 from clip_jax.evaluation.principal_axes import PrincipalAxes, principal_axes
 
-ITERATIONS = 1000  # at most, as in appendix A.3 of the paper
-ROUND = 50  # iterations in the same coordinates
-TOLERANCE = 1e-8  # the share by which the objective may exceed its minimum
-LOGITS_AT_ONCE = 2**22  # bounds the memory; more are not faster
-ROUNDING = 1e-6  # of the largest variance, and of a class's curvature: what is less cannot be told in float32
+LOGITS_AT_ONCE = 2**20  # bounds the memory; more are not faster
+ROUNDING = 1e-6  # of the largest variance: less cannot be told in float32
 NEVER = -1e30  # the bias of a class without examples, finite so that it can be reckoned with
 
 
@@ -103,68 +99,6 @@ def fit(examples: LabelledFeatures, strength: float, start: Probe | None = None)
             stacklevel=2,
         )
     return probe
-
-
-@jax.jit
-def minimise(
-    problem: Problem, strength: Float32[Array, ""], start: Float32[Array, "k1 c"]
-) -> tuple[Float32[Array, "k1 c"], Int[Array, ""], Float32[Array, ""]]:
-    """The weights, the intercepts as their last row; the iterations; and the share by which the objective is too large.
-
-    L-BFGS goes along the principal axes, each divided by the root of the objective's curvature there. The curvature is
-    then near 1 everywhere, so that half the squared gradient tells how far off the minimum is. It changes on the way:
-    every ROUND iterations it is found anew, until where a round begins is near enough to the minimum.
-    """
-    multi_label = problem.labels.ndim == 3
-    vectors = 1 if multi_label or start.shape[1] > 2 else 2  # two mirrored vectors have half the penalty of one
-    share = vectors * strength / problem.weights.sum()
-    penalty = jnp.full_like(problem.variances, share).at[-1].set(0)
-    solver = optax.lbfgs()
-
-    def go_round(carry):
-        weights, past, _, _ = carry
-        curvature = jnp.maximum(class_curvature(weights, problem), ROUNDING)
-        scale = jax.lax.rsqrt(problem.variances[:, None] * curvature[None] + penalty[:, None])
-
-        def weights_at(position: Any) -> Array:
-            weights = problem.axes @ (position * scale)
-            return weights if multi_label else weights - weights.mean(axis=1, keepdims=True)  # a softmax sees no mean
-
-        def objective(position: Any) -> Array:
-            weights = weights_at(position)
-            return mean_loss(weights, problem) + share / 2 * jnp.square(weights[:-1]).sum()
-
-        value_and_gradient = optax.value_and_grad_from_state(objective)
-
-        def iterate(carry):
-            position, state, count, _, _ = carry
-            value, gradient = value_and_gradient(position, state=state)
-            step, state = solver.update(gradient, state, position, value=value, grad=gradient, value_fn=objective)
-            value, gradient, error = (optax.tree.get(state, name) for name in ("value", "grad", "decrease_error"))
-            return optax.apply_updates(position, step), state, count + 1, _excess(value, gradient), error > 0
-
-        def goes_on(carry) -> Array:
-            _, _, count, excess, stuck = carry
-            return (excess > TOLERANCE) & (count < ROUND) & (past + count < ITERATIONS) & ~stuck
-
-        position = problem.axes.T @ weights / scale
-        excess = _excess(*jax.value_and_grad(objective)(position))
-        begin = (position, solver.init(position), 0, excess, False)
-        position, _, count, _, stuck = jax.lax.while_loop(goes_on, iterate, begin)
-        return weights_at(position), past + count, excess, stuck & (count == 1)
-
-    def needs_another(carry) -> Array:
-        _, count, excess, stuck = carry
-        return (excess > TOLERANCE) & (count < ITERATIONS) & ~stuck
-
-    begin = (start, 0, jnp.float32(jnp.inf), False)
-    weights, count, excess, _ = jax.lax.while_loop(needs_another, go_round, begin)
-    return weights, count, excess
-
-
-def _excess(value: Array, gradient: Array) -> Float32[Array, ""]:
-    """How much of the value a step to the minimum would take away, were the curvature 1 everywhere."""
-    return jnp.vdot(gradient, gradient) / 2 / value
 
 
 def _present_classes(labels: Truth, counted: Bool[np.ndarray, " b"]) -> tuple[Int[np.ndarray, " p"], np.ndarray]:

@@ -111,6 +111,15 @@ METRICS: dict[Metric, Callable[[Scores, Truth], float]] = {
 """The main figure of a dataset by its name."""
 
 
+def chance(metric: str, classes: int) -> float | None:
+    """What guessing reaches; None for mAP, where it depends on how frequent the labels are."""
+    if metric in ("map_11_point", "mean_average_precision"):
+        return None
+    if metric == "roc_auc":
+        return 0.5
+    return (1 + min(5, classes)) / 2 / classes if metric == "mean_top1_top5" else 1 / classes
+
+
 def _precision_and_recall(
     scores: Float32[np.ndarray, " b"], truth: Bool[np.ndarray, " b"]
 ) -> tuple[np.ndarray, np.ndarray]:

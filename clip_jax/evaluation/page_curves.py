@@ -109,6 +109,8 @@ def effective_robustness(
         for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
             scale("function", functions=(_logit, _expit))
             ticks = [share for share in SHARES if ends[0] <= share <= ends[-1]]
+            if len(ticks) < 3:  # so near to each other that every percent has room
+                ticks = [percent / 100 for percent in range(1, 100) if ends[0] <= percent / 100 <= ends[-1]]
             axis.set_ticks(_spread(ticks), [f"{100 * share:.0f}%" for share in _spread(ticks)])
         axes.set_xlim(ends[0], ends[-1])
         axes.set_ylim(ends[0], ends[-1])

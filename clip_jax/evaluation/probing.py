@@ -3,14 +3,18 @@
 Probes are fitted to what the image tower has before its last projection. Source: appendix A.3 of the paper.
 """
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
+from clip_jax.data.table import BadSample
 from clip_jax.errors import UserError
 from clip_jax.evaluation.features import NO_LABEL, Features
-from clip_jax.evaluation.few_shot import FewShotResult, few_shot
+from clip_jax.evaluation.few_shot import few_shot
 from clip_jax.evaluation.labelled_features import LabelledFeatures
 from clip_jax.evaluation.linear_probe import linear_probe
-from clip_jax.evaluation.metrics import METRICS, Metric
+from clip_jax.evaluation.metrics import METRICS, Metric, chance
 from clip_jax.evaluation.question import Question
 from clip_jax.evaluation.record import Record, shown_bad
 from clip_jax.evaluation.ridge import ridge
@@ -43,7 +47,8 @@ def linear_probe_record(
         "validation_images": 0 if held is None else len(held),
         "zero_shot": _zero_shot(subject, question, test, metric) if zero_shot else None,
     }
-    return _record(subject, "linear-probe", metric, {metric: found.figure}, test, len(parts[1]), details)
+    splits = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
+    return _record(subject, "linear-probe", metric, {metric: found.figure}, splits, len(parts[1]), details)
 
 
 def few_shot_record(
@@ -58,7 +63,9 @@ def few_shot_record(
     """Probes of a few images of each class; the main figure is the mean at the most shots. Raises as above."""
     metric = question.metric_of(test)
     own = labelled(test, test.class_names)
-    found: FewShotResult = few_shot(labelled(train, test.class_names), own, METRICS[metric], shots, seeds)
+    examples = labelled(train, test.class_names)
+    _check_every_class(examples, test.class_names)
+    found = few_shot(examples, own, METRICS[metric], shots, seeds)
     figures = {metric: float(found.mean[-1])}
     figures |= {f"shots_{count}": float(mean) for count, mean in zip(shots, found.mean, strict=True)}
     error = [None if np.isnan(one) else float(one) for one in found.standard_error]
@@ -70,7 +77,7 @@ def few_shot_record(
         "short_classes": list(found.short_classes),
         "zero_shot": _zero_shot(subject, question, test, metric) if zero_shot else None,
     }
-    return _record(subject, "few-shot", metric, figures, test, len(own), details)
+    return _record(subject, "few-shot", metric, figures, {"train": train, "test": test}, len(own), details)
 
 
 def ridge_figure(train: Features, test: Features) -> float:
@@ -82,21 +89,43 @@ def ridge_figure(train: Features, test: Features) -> float:
 
 def labelled(features: Features, class_names: tuple[str, ...]) -> LabelledFeatures:
     """The images that have labels, these being places in `class_names`. Raises UserError where the names are others."""
-    if not class_names:
-        raise UserError(NO_LABELS)
-    if features.class_names == class_names:
-        place = np.arange(len(class_names))
-    elif set(features.class_names) == set(class_names) and len(set(class_names)) == len(class_names):
-        place = np.array([class_names.index(name) for name in features.class_names])
-    else:
-        other = next(iter({*features.class_names} ^ {*class_names}), class_names[0])
-        raise UserError(f"the splits of a dataset must have the same classes; '{other}' is in one of them only")
+    check_same_classes(features.class_names, class_names)
+    same = features.class_names == class_names
+    place = np.arange(len(class_names)) if same else np.array([class_names.index(one) for one in features.class_names])
     if features.several is not None:
-        marks = np.zeros_like(features.several)
-        marks[:, place] = features.several
+        marks = np.zeros((len(features), len(class_names)), bool)
+        marks[:, place] = features.several[:, : len(place)]
         return LabelledFeatures(features.pre_projection, marks, len(class_names))
     used = features.labels != NO_LABEL
+    if not used.any() or features.labels.max() >= len(place):
+        raise UserError(f"labels must be classes 0 to {len(place) - 1}; the largest is {features.labels.max()}")
     return LabelledFeatures(features.pre_projection[used], place[features.labels[used]], len(class_names))
+
+
+def check_same_classes(one: tuple[str, ...], other: tuple[str, ...]) -> None:
+    """Raises UserError where two splits of a dataset do not name the same classes, in whatever order."""
+    if not one or not other:
+        raise UserError(NO_LABELS)
+    if one != other and (set(one) != set(other) or len(set(one)) < len(one) or len(one) != len(other)):
+        name = next(iter(sorted({*one} ^ {*other})), one[0])
+        raise UserError(f"the splits of a dataset must have the same classes; '{name}' is in one of them only")
+
+
+def _check_every_class(train: LabelledFeatures, class_names: tuple[str, ...]) -> None:
+    """Raises UserError, with its name, for a class of which there is nothing to draw from."""
+    if train.labels.ndim == 1:
+        empty = np.flatnonzero(np.bincount(train.labels, minlength=len(class_names)) == 0)
+        if len(empty):
+            raise UserError(f"the class '{class_names[empty[0]]}' has no training images; few-shot needs some of each")
+
+
+def _left_out(splits: dict[str, Features]) -> list[BadSample]:
+    """The images of all splits that could not be used, their keys beginning with the split's name."""
+    found = [replace(bad, key=f"{name}: {bad.key}") for name, split in splits.items() for bad in split.bad]
+    for name, split in splits.items():
+        unlabelled = np.flatnonzero(split.labels == NO_LABEL) if split.several is None else []
+        found += [BadSample(f"{name}: {split.keys[i]}", "bad label", "it has no label") for i in unlabelled]
+    return found
 
 
 def _zero_shot(subject: Subject, question: Question, test: Features, metric: Metric) -> float:
@@ -104,8 +133,15 @@ def _zero_shot(subject: Subject, question: Question, test: Features, metric: Met
 
 
 def _record(
-    subject: Subject, task: str, metric: str, figures: dict[str, float], test: Features, images: int, details: dict
+    subject: Subject,
+    task: str,
+    metric: str,
+    figures: dict[str, float],
+    splits: dict[str, Features],
+    images: int,
+    details: dict[str, Any],
 ) -> Record:
+    bad, test = _left_out(splits), splits["test"]
     return Record(
         task=task,
         model=subject.model,
@@ -114,8 +150,8 @@ def _record(
         metric=metric,
         figures=figures,
         images=images,
-        chance=None if test.several is not None else 1 / len(test.class_names),
-        left_out=len(test.bad) + len(test) - images,
-        bad=shown_bad(test.bad),
+        chance=chance(metric, len(test.class_names)),
+        left_out=len(bad),
+        bad=shown_bad(bad),
         details={"classes": len(test.class_names), **details},
     )

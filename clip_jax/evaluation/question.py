@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from clip_jax.clip import Clip
+from clip_jax.data import files
 from clip_jax.data.beside import templates_near
 from clip_jax.data.table import Table
 from clip_jax.errors import UserError
@@ -41,8 +42,12 @@ class Question:
         return tuple(names[0] for names in self.classes)
 
     def metric_of(self, features: Features) -> Metric:
-        """What answers about these images are judged by."""
-        return self.metric or ("accuracy" if features.several is None else "map_11_point")
+        """What answers about these images are judged by. Raises UserError for a metric that does not fit them."""
+        several = features.several is not None
+        metric = self.metric or ("map_11_point" if several else "accuracy")
+        if (metric == "map_11_point") != several:
+            raise UserError(f"{metric} does not fit images with {'several labels' if several else 'one label'}")
+        return metric
 
     def answer(self, clip: Clip, features: Features, cache: Path | None = None) -> ZeroShotResult:
         """What a model answers. Raises UserError as `score` does."""
@@ -65,7 +70,8 @@ def ask(
     order; or `labels`, among which the table's names must be; or else the table's own. Templates are those given, the
     benchmark's, those that lie beside the data, or the usual one. Raises UserError where these do not fit the table.
     """
-    beside = () if templates or benchmark else templates_near(next(iter(table.parts)))
+    first = next(iter(table.parts))
+    beside = templates_near(first) if not (templates or benchmark) and files.kind(first) == "file" else ()
     chosen = tuple(check_templates(templates or (benchmark.templates if benchmark else beside)))
     if sum(map(bool, (benchmark, labels, class_names))) > 1:
         raise UserError("a dataset, labels and class names all say what the classes are; give one of them")

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float32, Int
 from clip_jax.clip import Clip
 from clip_jax.data.table import BadSample, Table
 from clip_jax.errors import UserError
-from clip_jax.evaluation.bootstrap import interval_of_mean
+from clip_jax.evaluation.bootstrap import interval_of_ratio
 from clip_jax.evaluation.features import Features, embed_table, embed_texts
 
 RECALLS = (1, 5, 10)
@@ -30,6 +30,7 @@ class RetrievalResult:
 
     image_to_text: Int[np.ndarray, " images"]
     text_to_image: Int[np.ndarray, " texts"]
+    image_of: Int[np.ndarray, " texts"]
     bad: tuple[BadSample, ...] = ()
 
     def metrics(self) -> dict[str, float]:
@@ -41,10 +42,12 @@ class RetrievalResult:
         return figures
 
     def interval(self, name: str, seed: int = 0) -> tuple[float, float]:
-        """Where 95 % of a recall lie when images, or captions, are resampled; `name` as in `metrics`."""
+        """Where 95 % of a recall lie when images, with all their captions, are resampled; `name` as in `metrics`."""
         direction, _, k = name.partition("_recall_at_")
-        ranks = {"image_to_text": self.image_to_text, "text_to_image": self.text_to_image}[direction]
-        return interval_of_mean(ranks < int(k), seed)
+        if direction == "image_to_text":
+            return interval_of_ratio(self.image_to_text < int(k), np.ones(len(self.image_to_text)), seed)
+        found = np.bincount(self.image_of, self.text_to_image < int(k))
+        return interval_of_ratio(found, np.bincount(self.image_of), seed)
 
 
 def retrieval(
@@ -68,7 +71,7 @@ def retrieve_features(clip: Clip, features: Features, prefix: str = "", cache: P
     reason = "it has no caption, and retrieval needs one for every image"
     bad = [BadSample(features.keys[i], "no caption", reason) for i in np.flatnonzero(~used)]
     images, image_of = features.embeddings[used], np.repeat(np.arange(len(counts)), counts)
-    return RetrievalResult(*ranks(images, embeddings, image_of), (*features.bad, *bad))
+    return RetrievalResult(*ranks(images, embeddings, image_of), image_of, (*features.bad, *bad))
 
 
 def ranks(

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from clip_jax.errors import UserError
 from clip_jax.evaluation.benchmarks import Benchmark
 from clip_jax.evaluation.features import NO_LABEL, Features
-from clip_jax.evaluation.question import Question
+from clip_jax.evaluation.question import IMAGENET, Question
 from clip_jax.evaluation.record import Record, shown_bad
 from clip_jax.evaluation.tasks import Subject
 from clip_jax.evaluation.zero_shot import NO_CLASS
@@ -73,7 +73,7 @@ def robustness_record(
         dataset=subject.dataset,
         data=subject.data,
         metric="accuracy",
-        figures=figures | {name: one["figure"] for name, one in found.items()},
+        figures=figures | {f"shift_{name}": one["figure"] for name, one in found.items()},
         images=len(base),
         interval=base.interval("accuracy"),
         chance=base.chance,
@@ -122,7 +122,8 @@ def _classes_of_shift(
 ) -> Int[np.ndarray, " c"]:
     """Of each class of the base, which of the shift's it is, or NO_CLASS."""
     place = np.full(len(question.classes), NO_CLASS)
-    if shift.benchmark is not None and shift.benchmark.imagenet and benchmark is not None:
+    is_imagenet = benchmark is not None and benchmark.name == IMAGENET
+    if shift.benchmark is not None and shift.benchmark.imagenet and is_imagenet:
         for number, several in enumerate(shift.benchmark.imagenet):
             place[list(several)] = number
         return place

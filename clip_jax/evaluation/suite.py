@@ -1,21 +1,27 @@
 """A suite: many datasets and several models, each result kept as it comes, so that what was stopped goes on."""
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jax
+
 from clip_jax.clip import Clip
+from clip_jax.data.fingerprint import fingerprint
 from clip_jax.data.spec import open_table
+from clip_jax.data.table import Table
 from clip_jax.errors import UserError
 from clip_jax.evaluation.benchmarks import Benchmark, get_benchmark, list_benchmarks
-from clip_jax.evaluation.feature_store import fingerprint_of
+from clip_jax.evaluation.feature_store import VERSION, fingerprint_of, fingerprint_of_texts
 from clip_jax.evaluation.features import embed_table
-from clip_jax.evaluation.question import ask
+from clip_jax.evaluation.question import Question, ask
 from clip_jax.evaluation.record import Record, read_record, write_record
 from clip_jax.evaluation.tasks import Subject, retrieval_record, zero_shot_record
-from clip_jax.processes import everywhere, is_first
+from clip_jax.processes import from_first, is_first, of_all
+from clip_jax.schema import nearest
 
 GROUPS = ("paper", "shifts", "limits", "retrieval")
 SPLITS = ("test", "val", "validation")
@@ -49,9 +55,11 @@ class Outcome:
 def chosen(names: Sequence[str]) -> list[str]:
     """Names of datasets, groups replaced by what is in them. Raises UserError where one is neither."""
     found: dict[str, None] = {}
+    known = list_benchmarks()
     for name in names:
-        members = list_benchmarks(name) if name in GROUPS else [get_benchmark(name).name]
-        found |= dict.fromkeys(members)
+        if name not in GROUPS and name not in known:
+            raise UserError(f"there is no dataset '{name}'; {nearest(name, [*GROUPS, *known])}")
+        found |= dict.fromkeys(list_benchmarks(name) if name in GROUPS else [name])
     return list(found)
 
 
@@ -98,27 +106,39 @@ def run_suite(
 ) -> Iterator[Outcome]:
     """Evaluates every model on every dataset, and gives each outcome as it comes.
 
-    Records are kept as out/MODEL/DATASET.json; one that is there already is taken where model and data are the same. A
-    dataset at fault is an outcome with a problem, and the others go on. Raises UserError where a model cannot be
-    loaded, or nothing can be written. All processes call it together.
+    Records are kept as out/MODEL/DATASET.json; one that is there already is taken where it was made from the same
+    model, data and prompts. A dataset at fault is an outcome with a problem, and the others go on. Raises UserError
+    where a model cannot be loaded, or nothing can be written. All processes call it together; the first one keeps the
+    records.
     """
-    for model in models:
+    for model in dict.fromkeys(models):
         clip = load(model)
-        made_by = fingerprint_of(clip, "visual") + fingerprint_of(clip, "text")
         for entry in entries:
-            path = out / slug(model) / f"{slug(entry.name)}.json"
-            kept = _kept(path, entry, made_by)
-            if everywhere(kept is not None):
-                yield Outcome(model, entry, kept)
-                continue
             start = time.monotonic()
             try:
-                subject = Subject(clip, model, entry.name, entry.data, entry.benchmark, cache)
-                record = _evaluate(subject, entry, batch_size)
+                asked = _ask(entry)
+                problem = ""
             except UserError as error:
+                asked, problem = None, str(error)
+            problem = next(filter(None, of_all(problem)), "")  # all go on to the next, or none
+            if asked is None or problem:
+                yield Outcome(model, entry, None, problem, time.monotonic() - start)
+                continue
+            subject = Subject(clip, model, entry.name, entry.data, entry.benchmark, cache)
+            path = out / slug(model) / f"{slug(entry.name)}.json"
+            made_from = _made_from(clip, entry, *asked)
+            kept = _kept(path, made_from) if is_first() else None
+            if from_first(int(kept is not None)):
+                yield Outcome(model, entry, kept)
+                continue
+            try:
+                record = _evaluate(subject, asked, batch_size)
+            except UserError as error:
+                if jax.process_count() > 1:  # the others are in the midst of it
+                    raise
                 yield Outcome(model, entry, None, str(error), time.monotonic() - start)
                 continue
-            record = replace(record, details=record.details | {"made_by": made_by})
+            record = replace(record, details=record.details | {"made_from": made_from})
             if is_first():
                 write_record(path, record)
             yield Outcome(model, entry, record, seconds=time.monotonic() - start)
@@ -129,19 +149,29 @@ def slug(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name.strip("/")) or "_"
 
 
-def _kept(path: Path, entry: Entry, made_by: str) -> Record | None:
-    if not path.is_file():
-        return None
+def _ask(entry: Entry) -> tuple[Table, Question | None]:
+    """The opened data, and what they ask where that is classification. Raises UserError."""
+    table = open_table(entry.data)
+    return table, None if entry.task == "retrieval" else ask(table, entry.benchmark)
+
+
+def _made_from(clip: Clip, entry: Entry, table: Table, question: Question | None) -> str:
+    """A digest of all that a result depends on: model, data, classes, templates and metric."""
+    words = question and [question.classes, question.class_of.tolist(), question.templates, question.metric]
+    digest = fingerprint_of_texts([fingerprint(table, entry.data), entry.task, json.dumps(words), str(VERSION)])
+    return fingerprint_of(clip, "visual")[:12] + fingerprint_of(clip, "text")[:12] + digest
+
+
+def _kept(path: Path, made_from: str) -> Record | None:
+    """The record of an earlier call, if it was made from the same."""
     try:
-        record = read_record(path)
+        record = read_record(path) if path.is_file() else None
     except UserError:
         return None
-    same = record.data == entry.data and record.details.get("made_by") == made_by
-    return record if same else None
+    return record if record and record.details.get("made_from") == made_from else None
 
 
-def _evaluate(subject: Subject, entry: Entry, batch_size: int) -> Record:
-    table = open_table(entry.data)
-    question = None if entry.task == "retrieval" else ask(table, entry.benchmark)  # before the long work
-    features = embed_table(subject.clip, table, batch_size, subject.cache, entry.data)
+def _evaluate(subject: Subject, asked: tuple[Table, Question | None], batch_size: int) -> Record:
+    table, question = asked
+    features = embed_table(subject.clip, table, batch_size, subject.cache, subject.data)
     return retrieval_record(subject, features) if question is None else zero_shot_record(subject, features, question)

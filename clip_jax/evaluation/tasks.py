@@ -10,6 +10,7 @@ from clip_jax.clip import Clip
 from clip_jax.errors import UserError
 from clip_jax.evaluation.benchmarks import Benchmark
 from clip_jax.evaluation.features import Features
+from clip_jax.evaluation.metrics import chance
 from clip_jax.evaluation.question import Question
 from clip_jax.evaluation.record import Record, shown_bad
 from clip_jax.evaluation.retrieval import retrieve_features
@@ -68,7 +69,7 @@ def zero_shot_record(subject: Subject, features: Features, question: Question, w
         figures={metric: result.figure(metric)} | result.metrics(),
         images=len(result),
         interval=result.interval(metric),
-        chance=0.5 if metric == "roc_auc" else result.chance,
+        chance=chance(metric, len(question.classes)),
         published=subject.published(metric),
         left_out=len(result.bad),
         bad=shown_bad(result.bad),

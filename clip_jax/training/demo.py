@@ -13,6 +13,8 @@ from clip_jax.data.spec import open_table
 from clip_jax.data.table import Table, usable
 from clip_jax.evaluation.features import embed_table
 from clip_jax.evaluation.linear_probe import linear_probe
+from clip_jax.evaluation.metrics import top
+from clip_jax.evaluation.probing import labelled
 from clip_jax.evaluation.report import DemoResults, write_report
 from clip_jax.evaluation.zero_shot import classify_features
 from clip_jax.training.config_file import check_config
@@ -53,7 +55,8 @@ def run_demo(workdir: Path) -> DemoFigures:
     held_out = classify_features(clip, features, templates=TEMPLATES)
     every_label = [class_name(combination) for combination in COMBINATIONS]
     everything = classify_features(clip, features, every_label, TEMPLATES)
-    probe_top1 = linear_probe(probe.embeddings, probe.labels, embeddings, truth, len(table.class_names))
+    examples, test = (labelled(part, table.class_names) for part in (probe, features))
+    probe_top1 = linear_probe(examples, None, test, top).figure
 
     classifier = clip.class_embeddings(table.class_names, TEMPLATES)
     samples = usable(table.read(range(len(table))))

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from clip_jax.clip import Clip
-from clip_jax.data.table import Table
+from clip_jax.data.table import Sample, Table
 from clip_jax.errors import UserError
 from clip_jax.evaluation.benchmarks import get_benchmark
 from clip_jax.evaluation.features import embed_table
-from clip_jax.evaluation.probing import ridge_figure
+from clip_jax.evaluation.probing import check_same_classes, ridge_figure
 from clip_jax.evaluation.question import Question, ask
 from clip_jax.evaluation.retrieval import RetrievalResult, retrieve_features
 from clip_jax.evaluation.zero_shot import ZeroShotResult
@@ -17,15 +17,18 @@ from clip_jax.training.config import CheckpointConfig, EvaluateConfig, TrainConf
 
 LOWER_IS_BETTER = ("calibration_error", "median_rank")
 BATCH_SIZE = 256
+LOOKED_AT = 16  # samples
 
 
 def check_tasks(config: EvaluateConfig, tables: Mapping[str, Table]) -> None:
     """Raises UserError where a task does not fit its data, `tables` being these by their spec."""
     for task in config.zero_shot.values():
         question_of(task, tables[task.data])
-    for name, task in config.probe.items():
-        if not tables[task.data].class_names or not tables[task.train].class_names:
-            raise UserError(f"config.evaluate.probe.{name} needs labelled data; a folder per class would be")
+    for name, task in config.retrieval.items():
+        if not any(sample.captions for sample in _first_samples(tables[task.data])):
+            raise UserError(f"config.evaluate.retrieval.{name} needs captions, which the first images of its data lack")
+    for task in config.probe.values():
+        check_same_classes(tables[task.train].class_names, tables[task.data].class_names)
 
 
 def check_best(config: CheckpointConfig, evaluate: EvaluateConfig, tables: Mapping[str, Table]) -> None:
@@ -71,10 +74,18 @@ def _figure_names(config: EvaluateConfig, tables: Mapping[str, Table]) -> list[s
     names = []
     for name, task in config.zero_shot.items():
         classes = question_of(task, tables[task.data]).names
-        truth, scores = np.arange(2) % len(classes), np.zeros((2, len(classes)), np.float32)
+        several = any(sample.labels is not None for sample in _first_samples(tables[task.data]))
+        truth = np.ones((2, len(classes)), bool) if several else np.arange(2) % len(classes)
+        scores = np.zeros((2, len(classes)), np.float32)
         names += [f"eval/{name}/{figure}" for figure in ZeroShotResult(classes, truth, scores).metrics()]
     nothing = np.zeros(1, np.int64)
     for name in config.retrieval:
-        names += [f"eval/{name}/{figure}" for figure in RetrievalResult(nothing, nothing).metrics()]
+        names += [f"eval/{name}/{figure}" for figure in RetrievalResult(nothing, nothing, nothing).metrics()]
     names += [f"eval/{name}/ridge_probe" for name in config.probe]
     return [name for name in names if not name.endswith(LOWER_IS_BETTER)]
+
+
+def _first_samples(table: Table) -> list[Sample]:
+    """A few samples that tell what the others have."""
+    found = table.read(range(min(LOOKED_AT, len(table))))
+    return [one for one in found if isinstance(one, Sample)]

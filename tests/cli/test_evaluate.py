@@ -102,7 +102,7 @@ def test_robustness(evaluate):
     shifts = ["--shift", "same=scenes:held_out?images=24", "--shift", f"all={SEEN}"]
     result = evaluate("robustness", "--data", SEEN, *shifts)
     assert result["shifts"]["all"]["figure"] == result["shifts"]["all"]["base"] == result["accuracy"]
-    assert result["mean_of_shifts"] == pytest.approx((result["same"] + result["all"]) / 2)
+    assert result["mean_of_shifts"] == pytest.approx((result["shift_same"] + result["shift_all"]) / 2)
 
 
 def test_a_suite_goes_on_where_it_was(model, tmp_path, capsys):
@@ -164,11 +164,17 @@ def test_a_suite_finds_its_data(model, tmp_path, capsys):
         (["zero-shot", "--data", SEEN, "--metric", "acc"], "there is no metric 'acc'"),
         (["zero-shot", "--data", SEEN, "--metric", "roc_auc"], "ROC AUC is of two classes"),
         (["zero-shot", "--data", SEEN, "--batch-size", "0"], "batch_size is 0"),
-        (["retrieval", "--data", PROBE, "--dataset", "cifar10"], "cifar10"),
-        (["linear-probe", "--train", TRAIN, "--data", SEEN], "the splits of a dataset must have the same classes"),
+        (["retrieval", "--data", TRAIN, "--dataset", "cifar10"], "cifar10 is for classification"),
+        (
+            ["linear-probe", "--train", PROBE, "--data", SEEN, "--metric", "map_11_point"],
+            "does not fit images with one",
+        ),
+        (["linear-probe", "--train", PROBE, "--data", SEEN, "--seed", "-1"], "--seed is -1"),
+        (["robustness", "--data", SEEN, "--shift", f"x={SEEN}", "--metric", "roc_auc"], "--metric"),
+        (["linear-probe", "--train", TRAIN, "--data", SEEN], "this data has no labels"),
         (["few-shot", "--train", PROBE, "--data", SEEN, "--shots", "0"], "are not numbers of images"),
         (["robustness", "--data", SEEN, "--shift", "x"], "is not NAME=SPEC"),
-        (["suite", "--datasets", "papers", "--out", "x"], "there is no benchmark 'papers'"),
+        (["suite", "--datasets", "papers", "--out", "x"], "there is no dataset 'papers'; did you mean 'paper'"),
         (["suite", "--datasets", "food101", "--out", "x"], "no data of food101 found; --root FOLDER"),
     ],
 )
@@ -180,3 +186,19 @@ def test_mistakes_are_one_line(model, tmp_path, capsys, arguments, message):
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith("clip-jax: ")
     assert message in told
+
+
+@pytest.mark.filterwarnings("default")  # the command line prints it
+def test_what_is_left_out_of_a_probe_is_told(evaluate, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for split, rows in (("train", ["cat"] * 4 + ["dog"] * 4 + [""]), ("test", ["cat", "dog", "", "dog"])):
+        lines = ["image,label"]
+        for number, label in enumerate(rows):
+            Image.fromarray(rng.integers(0, 256, (30, 30, 3), dtype=np.uint8)).save(tmp_path / f"{split}{number}.png")
+            lines.append(f"{split}{number}.png,{label}")
+        (tmp_path / f"{split}.csv").write_text("\n".join(lines))
+    (tmp_path / "train0.png").write_bytes(b"nothing")
+    result = evaluate("linear-probe", "--train", f"{tmp_path}/train.csv", "--data", f"{tmp_path}/test.csv")
+    assert (result["images"], result["left_out"]) == (3, 3)
+    assert [key for key, _ in result["bad"]] == ["train: train0.png#1", "train: train8.png#9", "test: test2.png#3"]
+    assert "left out: 3 that cannot be used, the first is train: train0.png#1" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Features of a table: what they are, that they are kept, and that nothing else is taken for them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +10,12 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from PIL import Image
 from support.tables import ListTable
+from support.tars import simple_shard
 
 from clip_jax.clip import create
 from clip_jax.data.fingerprint import fingerprint
-from clip_jax.data.folder import FolderTable
 from clip_jax.data.scenes import ScenesTable
+from clip_jax.data.spec import open_table
 from clip_jax.data.table import BadSample, usable
 from clip_jax.errors import UserError
 from clip_jax.evaluation import features as module
@@ -67,13 +69,13 @@ def test_a_second_time_nothing_is_encoded(tiny, tmp_path, counted, monkeypatch):
 def test_what_was_stopped_half_way_goes_on(tiny, tmp_path, counted, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 8)
     table = ScenesTable("held_out", 24)
-    expected = embed_table(tiny, table, 8, tmp_path, "")
+    expected = embed_table(tiny, table, 8, tmp_path, "spec")
     parts = sorted(tmp_path.glob("*/*.npz"))
     assert len(parts) == 3
     parts[1].write_bytes(parts[1].read_bytes()[:1000])
     parts[2].unlink()
     counted.clear()
-    np.testing.assert_array_equal(embed_table(tiny, table, 8, tmp_path, "").embeddings, expected.embeddings)
+    np.testing.assert_array_equal(embed_table(tiny, table, 8, tmp_path, "spec").embeddings, expected.embeddings)
     assert sum(counted) == 16
 
 
@@ -95,17 +97,59 @@ def test_another_model_or_other_data_is_not_mistaken(tiny, tmp_path, counted):
     assert sum(counted) == 0  # the image tower is the same
 
 
-def test_an_image_that_was_replaced_is_noticed(tmp_path):
-    for name in ("a/1.png", "a/2.png", "b/1.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.new("RGB", (8, 8)).save(tmp_path / name)
-    before = fingerprint(FolderTable(tmp_path), "")
-    assert fingerprint(FolderTable(tmp_path), "") == before
-    assert fingerprint(FolderTable(tmp_path), "other") != before
-    Image.new("RGB", (9, 8)).save(tmp_path / "a/2.png")
-    changed = fingerprint(FolderTable(tmp_path), "")
-    (tmp_path / "a/2.png").rename(tmp_path / "a/3.png")
-    assert len({before, changed, fingerprint(FolderTable(tmp_path), "")}) == 3
+def picture(path: Path, size: int = 8) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (size, 8)).save(path)
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("spec", "change"),
+    [
+        ("folder:{}/pets", lambda root: picture(root / "pets/b/1.png", 9)),
+        ("folder:{}/pets", lambda root: (root / "pets/a/2.png").rename(root / "pets/a/3.png")),
+        ("folder:{}/pets", lambda root: (root / "pets/aa").mkdir()),
+        ("folder:{}/pets", lambda root: write(root / "pets/classnames.txt", "one\ntwo\n")),
+        ("folder:{}/told", lambda root: write(root / "told/1.txt", "another")),
+        ("csv:{}/list.csv", lambda root: write(root / "list.csv", "image,label\npets/b/1.png,b\npets/a/1.png,b\n")),
+        ("csv:{}/list.csv", lambda root: write(root / "classnames.txt", "b\na\n")),
+        ("csv:{}/list.csv", lambda root: picture(root / "pets/b/1.png", 9)),
+        ("tar:{}/test/0.tar", lambda root: write(root / "classnames.txt", "b\na\n")),
+        ("tar:{}/test/0.tar", lambda root: write(root / "dataset_type.txt", "retrieval")),
+        ("tar:{}/test/0.tar", lambda root: simple_shard(root / "test/0.tar", 0, 3)),
+    ],
+)
+def test_data_that_changed_is_noticed(tmp_path, spec, change):
+    for name in ("pets/a/1.png", "pets/a/2.png", "pets/b/1.png", "told/1.png"):
+        picture(tmp_path / name)
+    write(tmp_path / "told/1.txt", "a caption")
+    write(tmp_path / "list.csv", "image,label\npets/b/1.png,b\npets/a/1.png,a\n")
+    simple_shard(tmp_path / "test/0.tar", 0, 2)
+
+    def found() -> str:
+        return fingerprint(open_table(spec.format(tmp_path)), "")
+
+    before = found()
+    assert found() == before
+    change(tmp_path)
+    assert found() != before
+
+
+def test_a_cache_needs_the_datas_name(tiny, tmp_path):
+    with pytest.raises(ValueError, match="a cache needs the data spec"):
+        embed_table(tiny, ScenesTable("held_out", 2), cache=tmp_path)
+    assert fingerprint(ScenesTable("held_out", 2), "a") != fingerprint(ScenesTable("held_out", 2), "b")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+def test_embeddings_that_are_no_numbers_are_refused(tiny, value):
+    visual = tiny.params["visual"] | {"projection": tiny.params["visual"]["projection"] * value}
+    clip = replace(tiny, params=tiny.params | {"visual": visual})
+    with pytest.raises(UserError, match="the model's embedding of held_out-0000000 is zero or not finite"):
+        embed_table(clip, ScenesTable("held_out", 2))
 
 
 def test_labels_of_all_kinds(tiny):
@@ -137,7 +181,7 @@ def test_texts_and_classes_are_kept(tiny, tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_is_named(tiny, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot keep features in .*file.*--no-cache keeps none"):
-        embed_table(tiny, ScenesTable("held_out", 2), cache=tmp_path / "file")
+        embed_table(tiny, ScenesTable("held_out", 2), cache=tmp_path / "file", spec="spec")
     store = FeatureStore(tmp_path, tiny, "visual", "data")
     assert store.read(0) is None
 

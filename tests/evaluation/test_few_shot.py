@@ -72,8 +72,8 @@ def test_a_seed_draws_the_same_whatever_the_others_are(splits, result):
 
 def test_what_cannot_be_drawn_is_refused(splits):
     train, test = splits
+    more = [LabelledFeatures(split.features, split.labels, 11) for split in splits]
     with pytest.raises(UserError, match="class 10 has no training examples"):
-        more = [LabelledFeatures(split.features, split.labels, 11) for split in splits]
         few_shot(more[0], more[1], top)
     several = [LabelledFeatures(split.features, np.eye(10, dtype=bool)[split.labels], 10) for split in splits]
     with pytest.raises(UserError, match="several labels"):

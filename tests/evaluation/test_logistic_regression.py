@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression as Reference
 from support.digits import digits
 from threadpoolctl import threadpool_limits
 
-import clip_jax.evaluation.logistic_regression as ours
 from clip_jax.errors import UserError
+from clip_jax.evaluation import logistic_regression, logistic_solver
 from clip_jax.evaluation.labelled_features import LabelledFeatures
-from clip_jax.evaluation.logistic_regression import LogisticRegression, fit
+from clip_jax.evaluation.logistic_regression import LogisticRegression, Probe, fit
 
 
 def clusters(rows: int, width: int, classes: int, seed: int = 0) -> LabelledFeatures:
@@ -32,7 +33,7 @@ def reference(features: np.ndarray, labels: np.ndarray, strength: float) -> Refe
         return model.fit(features.astype(np.float64), labels)
 
 
-def assert_near(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-3) -> None:
+def assert_near(found: np.ndarray, expected: np.ndarray, tolerance: float = 5e-3) -> None:
     """The distance is a small part of how much the expected values vary."""
     assert found.shape == expected.shape
     distance = np.linalg.norm(found - expected) / np.linalg.norm(expected - expected.mean())
@@ -44,24 +45,40 @@ def balanced(scores: Any) -> np.ndarray:
     return scores - scores.mean(axis=-1, keepdims=True)
 
 
+def mean_objective(kernel: Any, bias: Any, examples: LabelledFeatures, strength: float) -> float:
+    """In float64, as scikit-learn's documentation has it."""
+    logits = examples.features.astype(np.float64) @ kernel + bias
+    entropies = logsumexp(logits, axis=1) - logits[np.arange(len(examples)), examples.labels]
+    return float((entropies.sum() + strength / 2 * np.square(kernel).sum()) / len(examples))
+
+
+def assert_at_the_minimum(probe: Probe, expected: Reference, examples: LabelledFeatures, strength: float) -> None:
+    assert probe.converged
+    least = mean_objective(expected.coef_.T, expected.intercept_, examples, strength)
+    assert mean_objective(probe.kernel.astype(np.float64), probe.bias, examples, strength) < least * (1 + 1e-5)
+
+
 @pytest.mark.parametrize("strength", [0.01, 1.0, 100.0, 1e6])
 def test_same_weights_as_scikit_learn(strength):
     examples = clusters(500, 20, 6)
     expected = reference(examples.features, examples.labels, strength)
     probe = fit(examples, strength)
-    assert probe.converged
+    assert_at_the_minimum(probe, expected, examples, strength)
     assert_near(probe.kernel, expected.coef_.T)
     assert_near(balanced(probe.bias), balanced(expected.intercept_))
     assert_near(balanced(probe.scores(examples.features)), balanced(expected.decision_function(examples.features)))
 
 
-@pytest.mark.parametrize("strength", [1e-2, 10.0])
-def test_same_probabilities_of_digits(strength):
-    """Pixels that are always 0 are axes without variance, and at the lower strength all training digits are right."""
+@pytest.mark.parametrize("strength", [1e-4, 1e-2, 10.0])
+def test_same_scores_of_digits(strength):
+    """Pixels that are always 0 are axes without variance, and at the lower strengths all training digits are right."""
     features, labels = digits()
-    expected = reference(features[:1200], labels[:1200], strength)
-    scores = fit(LabelledFeatures(features[:1200], labels[:1200], 10), strength).scores(features[1200:])
-    assert_near(balanced(scores), balanced(expected.decision_function(features[1200:])), 2e-3)
+    examples = LabelledFeatures(features[:1200], labels[:1200], 10)
+    expected = reference(examples.features, examples.labels, strength)
+    probe = fit(examples, strength)
+    assert_at_the_minimum(probe, expected, examples, strength)
+    scores = probe.scores(features[1200:])
+    assert_near(balanced(scores), balanced(expected.decision_function(features[1200:])))
     assert (scores.argmax(axis=1) == expected.predict(features[1200:])).all()
 
 
@@ -108,7 +125,9 @@ def test_where_a_fit_starts_does_not_matter():
 def test_blocks_change_nothing(monkeypatch):
     examples = clusters(500, 20, 6)
     whole = fit(examples, 1.0)
-    monkeypatch.setattr(ours, "LOGITS_AT_ONCE", 6 * 72)  # seven blocks of 72, the last with 4 rows of nothing
+    monkeypatch.setattr(
+        logistic_regression, "LOGITS_AT_ONCE", 6 * 72
+    )  # seven blocks of 72, the last with 4 rows of nothing
     assert_near(fit(examples, 1.0).kernel, whole.kernel, 1e-4)
 
 
@@ -120,7 +139,7 @@ def test_examples_that_are_not_counted_change_nothing():
 
 
 def test_a_fit_that_did_not_end_says_so(monkeypatch):
-    monkeypatch.setattr(ours, "ITERATIONS", 3)
+    monkeypatch.setattr(logistic_solver, "ITERATIONS", 3)
     with pytest.warns(UserWarning, match=re.escape("strength 0.001 ended after 3 iterations before its minimum")):
         probe = fit(clusters(301, 20, 6), 1e-3)  # the number is compiled in, so this shape must be new
     assert not probe.converged

@@ -96,3 +96,10 @@ def test_a_calibrated_forecast_has_little_error(rng):
     right = rng.random(200_000) < confidence
     assert metrics.calibration_error(confidence, right) < 0.01
     assert metrics.calibration_error(confidence, rng.random(200_000) < confidence**2) > 0.1
+
+
+def test_chance():
+    assert metrics.chance("accuracy", 20) == metrics.chance("mean_per_class", 20) == 0.05
+    assert metrics.chance("mean_top1_top5", 20) == pytest.approx((1 / 20 + 5 / 20) / 2)
+    assert metrics.chance("mean_top1_top5", 3) == pytest.approx((1 / 3 + 1) / 2)
+    assert (metrics.chance("roc_auc", 2), metrics.chance("map_11_point", 20)) == (0.5, None)

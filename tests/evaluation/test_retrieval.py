@@ -47,7 +47,7 @@ def test_of_equal_scores_the_first_is_the_higher():
 
 
 def test_figures():
-    result = RetrievalResult(np.array([0, 4, 9, 10]), np.array([0, 0, 5, 20, 1]))
+    result = RetrievalResult(np.array([0, 4, 9, 10]), np.array([0, 0, 5, 20, 1]), np.array([0, 0, 1, 2, 3]))
     assert result.metrics() == {
         "image_to_text_recall_at_1": 0.25,
         "image_to_text_recall_at_5": 0.5,

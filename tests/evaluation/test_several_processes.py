@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from clip_jax.clip import create, save
 
@@ -15,6 +16,8 @@ SEEN, PROBE, TRAIN = "scenes:held_out?images=50", "scenes:probe?images=96", "sce
 TASKS = {
     "zero-shot": ["--data", SEEN, "--per-template"],
     "retrieval": ["--data", TRAIN],
+    "linear-probe": ["--train", PROBE, "--data", SEEN],
+    "robustness": ["--data", SEEN, "--shift", "other=scenes:held_out?images=30&seed=3"],
     "few-shot": ["--train", PROBE, "--data", SEEN, "--shots", "1,2", "--seeds", "2"],
 }
 
@@ -56,3 +59,36 @@ def test_the_same_figures(task, tmp_path):
     for found in (eight, two):
         for name in one.keys() - {*calibration, "figures", "details"}:
             assert found[name] == one[name], name
+
+
+@pytest.mark.slow
+def test_a_dataset_that_one_process_cannot_open_is_told_by_both(tmp_path):
+    """They all go on with the next one; none waits for the others within it."""
+    save(create("tiny"), tmp_path / "model")
+    with socket.create_server(("", 0)) as server:
+        together = [f"--coordinator=localhost:{server.getsockname()[1]}", "--processes=2"]
+    (tmp_path / "pets1").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "pets0/cat").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "pets0/cat/1.png")
+    processes = [
+        subprocess.Popen(
+            [*(sys.executable, "-m", "clip_jax.cli.main", "evaluate", "suite", "--model", str(tmp_path / "model"))]
+            + ["--data", f"pets=folder:{tmp_path}/pets{i}", "--data", f"seen={SEEN}", "--no-cache"]
+            + ["--out", str(tmp_path / "out"), *together, f"--process={i}"],
+            env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=240) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [2, 2], outputs
+    for _, errors in outputs:
+        assert "1 of 2 evaluations failed, the first is pets: " in errors
+        assert "pets1 is not a folder" in errors
+    assert [one["dataset"] for one in json.loads((tmp_path / "out/results.json").read_text())["results"]] == ["seen"]

@@ -5,15 +5,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.linear_model import RidgeClassifier
 from support.short_run import SHORT
+from support.tables import ListTable
 
 from clip_jax.clip import create
 from clip_jax.data.scenes import ScenesTable
 from clip_jax.data.spec import open_table
+from clip_jax.data.table import Sample
 from clip_jax.errors import UserError
 from clip_jax.evaluation.features import embed_table
+from clip_jax.evaluation.probing import labelled
 from clip_jax.evaluation.retrieval import retrieval
+from clip_jax.evaluation.ridge import ridge
 from clip_jax.evaluation.zero_shot import zero_shot
 from clip_jax.training.config import (
     CheckpointConfig,
@@ -46,17 +51,10 @@ def test_every_task_gives_what_it_gives_alone():
     alone = retrieval(clip, open_table(TRAIN), "a picture: ").metrics()
     assert {name: figures[f"eval/found/{name}"] for name in alone} == alone
     train_features, test_features = (embed_table(clip, open_table(data)) for data in (PROBE, SEEN))
-    strengths = [
-        share * np.square(train_features.pre_projection - train_features.pre_projection.mean(axis=0)).sum() / 128
-        for share in (1e-4, 1e-3, 1e-2, 1e-1, 1, 10)
-    ]
-    found = [
-        RidgeClassifier(alpha=strength)
-        .fit(train_features.pre_projection.astype(np.float64), train_features.labels)
-        .score(test_features.pre_projection.astype(np.float64), test_features.labels)
-        for strength in strengths
-    ]
-    assert any(figures["eval/probe/ridge_probe"] == pytest.approx(one) for one in found)
+    parts = [labelled(features, train_features.class_names) for features in (train_features, test_features)]
+    seen, asked = ((part.features.astype(np.float64), part.labels) for part in parts)
+    expected = RidgeClassifier(alpha=ridge(parts[0]).strength).fit(*seen).score(*asked)
+    assert figures["eval/probe/ridge_probe"] == pytest.approx(expected, abs=1e-6)
     assert len(figures) == len(set(figures)) == 4 + 8 + 1
 
 
@@ -78,7 +76,10 @@ def test_a_run_logs_them(tmp_path):
         assert [line["step"] for line in lines if f"eval/{name}" in line] == [4, 6]
 
 
-def test_what_is_refused():
+def test_what_is_refused(tmp_path):
+    other = tmp_path / "other"
+    (other / "cat").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(other / "cat/1.png")
     with pytest.raises(UserError, match="two tasks named 'seen'"):
         replace(SHORT, evaluate=replace(EVERYTHING, retrieval={"seen": RetrievalTask(TRAIN)}))
     for task, message in (
@@ -90,9 +91,22 @@ def test_what_is_refused():
         config = EvaluateConfig(zero_shot={"x": task})
         with pytest.raises(UserError, match=message):
             check_tasks(config, tables(config))
-    config = EvaluateConfig(probe={"x": ProbeTask(TRAIN, SEEN)})
-    with pytest.raises(UserError, match=r"config.evaluate.probe.x needs labelled data"):
+    for data, message in ((TRAIN, "this data has no labels"), (f"folder:{other}", "is in one of them only")):
+        config = EvaluateConfig(probe={"x": ProbeTask(data, SEEN)})
+        with pytest.raises(UserError, match=message):
+            check_tasks(config, tables(config))
+    config = EvaluateConfig(retrieval={"x": RetrievalTask(f"folder:{other}")})
+    with pytest.raises(UserError, match=r"config.evaluate.retrieval.x needs captions"):
         check_tasks(config, tables(config))
+
+
+def test_the_best_of_several_labels():
+    table = ListTable([Sample("x", b"", (), labels=(0,))])
+    table.class_names = ("cat", "dog")
+    config = EvaluateConfig(zero_shot={"x": ZeroShotTask("data")})
+    check_best(CheckpointConfig(best="eval/x/map_11_point"), config, {"data": table})
+    with pytest.raises(UserError, match="valid are eval/x/mean_average_precision"):
+        check_best(CheckpointConfig(best="eval/x/mean_per_class"), config, {"data": table})
 
 
 @pytest.mark.parametrize("best", ["eval/seen/top1", "eval/found/image_to_text_recall_at_5", "eval/probe/ridge_probe"])

@@ -39,7 +39,7 @@ def cache_folder(options: argparse.Namespace) -> Path | None:
     return None if options.no_cache else options.cache or default_folder()
 
 
-def add_question_arguments(parser: argparse.ArgumentParser) -> None:
+def add_question_arguments(parser: argparse.ArgumentParser, metric: bool = True) -> None:
     """Adds what says which classes there are, in which words, and how answers are judged."""
     from clip_jax.cli.arguments import split_labels
 
@@ -65,4 +65,7 @@ def add_question_arguments(parser: argparse.ArgumentParser) -> None:
     question.add_argument(
         "--templates", metavar="FILE", help="a template a line, or 1, 7 or 80 for those numbers of ImageNet's"
     )
+    if not metric:
+        parser.set_defaults(metric=None)
+        return
     question.add_argument("--metric", help="accuracy, mean_per_class, mean_top1_top5, roc_auc or map_11_point")

@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> None:
         metavar="FILE",
         help="CSV of other models: name, base, shifts (shares)",
     )
-    add_question_arguments(parser)
+    add_question_arguments(parser, metric=False)
     options = parser.parse_args(arguments)
 
     from clip_jax.cli.evaluation.prepare import question_of, subject_of, together_with
@@ -47,7 +47,7 @@ def run(arguments: Sequence[str]) -> None:
         question, asked = question_of(table, options), {}
         for name, shifted in tables.items():
             benchmark = get_benchmark(name) if name in list_benchmarks("shifts") else None
-            templates = () if benchmark and not options.template else question.templates
+            templates = () if benchmark and not (options.template or options.templates) else question.templates
             asked[name] = benchmark, ask(shifted, benchmark=benchmark, templates=templates)
         cache = cache_folder(options)
         subject = subject_of(options, cache)

@@ -39,7 +39,8 @@ def print_figures(record: Record) -> None:
     for source, value in record.published.items():
         print(f"  {f'{record.metric} in {source}':28} {value:8.2%}")
     if record.left_out:
-        print(f"left out: {record.left_out} that cannot be used, the first is {record.bad[0][0]}")
+        first = f", the first is {record.bad[0][0]}" if record.bad else ""
+        print(f"left out: {record.left_out} that cannot be used{first}")
 
 
 def heading(record: Record) -> str:

@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> None:
         if missing and is_first():
             print(f"no data found, left out: {', '.join(missing)}")
         outcomes, cache = [], cache_folder(options)
-        total = len(entries) * len(options.model)
+        total = len(entries) * len(set(options.model))
         suite = run_suite(
             options.model, lambda name: load(name, options.dtype), entries, options.out, options.batch_size, cache
         )
