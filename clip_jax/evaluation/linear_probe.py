@@ -17,6 +17,7 @@ from clip_jax.evaluation.metrics import Scores, Truth
 
 GRID = tuple(10.0 ** (step / 8 - 6) for step in range(97))  # 96 steps, eight to each decade from 1e-6 to 1e6
 COARSE_STEP = 16  # two decades
+SEARCH_TOLERANCE = 1e-7  # answers are settled before weights are
 
 Figure = Callable[[Scores, Truth], float]
 
@@ -87,7 +88,7 @@ def search_strength(train: LabelledFeatures, validation: LabelledFeatures, metri
     probes: dict[int, Probe] = {}
 
     def figure_at(place: int) -> float:
-        probes[place] = regression.fit(GRID[place], _start(probes, place))
+        probes[place] = regression.fit(GRID[place], _start(probes, place), SEARCH_TOLERANCE)
         return metric(probes[place].scores(validation.features), validation.labels)
 
     figures = search_grid(figure_at)

@@ -17,12 +17,13 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 from clip_jax.errors import UserError
 from clip_jax.evaluation.labelled_features import LabelledFeatures
 from clip_jax.evaluation.logistic_loss import Problem
-from clip_jax.evaluation.logistic_solver import TOLERANCE, minimise
+from clip_jax.evaluation.logistic_solver import minimise
 from clip_jax.evaluation.metrics import Truth, is_multi_label
 from clip_jax.evaluation.principal_axes import PrincipalAxes, principal_axes
 
 LOGITS_AT_ONCE = 2**20  # bounds the memory; more are not faster
 ROUNDING = 1e-6  # of the largest variance: less cannot be told in float32
+TOLERANCE = 1e-8  # the estimated share by which the objective may exceed its minimum
 NEVER = -1e30  # the bias of a class without examples, finite so that it can be reckoned with
 
 
@@ -71,7 +72,7 @@ class LogisticRegression:
         )
         self._best_bias = _best_bias(labels[counted])
 
-    def fit(self, strength: float, start: Probe | None = None) -> Probe:
+    def fit(self, strength: float, start: Probe | None = None, tolerance: float = TOLERANCE) -> Probe:
         """The minimum for one strength, sought from `start`, or else from weights of 0. Raises UserError."""
         if not (math.isfinite(strength) and strength > 0):
             raise UserError(f"the strength of the regularisation is {strength}; it must be a positive number")
@@ -81,12 +82,13 @@ class LogisticRegression:
             kernel = start.kernel[:, self._present]
             bias = start.bias[self._present] + self._axes.mean @ kernel
         with jax.default_matmul_precision("highest"):
-            weights, iterations, excess = minimise(self._problem, strength, np.concatenate([kernel, bias[None]]))
+            begin = np.concatenate([kernel, bias[None]])
+            weights, iterations, excess = minimise(self._problem, strength, begin, tolerance)
         weights = np.asarray(weights)
         kernel, bias = np.zeros((width, classes), np.float32), np.full(classes, NEVER, np.float32)
         kernel[:, self._present] = weights[:-1]
         bias[self._present] = weights[-1] - self._axes.mean @ weights[:-1]
-        return Probe(kernel, bias, int(iterations), bool(excess <= TOLERANCE))
+        return Probe(kernel, bias, int(iterations), bool(excess <= tolerance))
 
 
 def fit(examples: LabelledFeatures, strength: float, start: Probe | None = None) -> Probe:

@@ -12,19 +12,18 @@ from clip_jax.evaluation.logistic_loss import Problem, class_curvature, mean_los
 ITERATIONS = 1000  # at most, as in appendix A.3 of the paper
 ROUND = 50  # iterations in the same coordinates
 STEP_SIZES = 20  # tried in one iteration
-TOLERANCE = 1e-7  # the estimated share by which the objective may exceed its minimum
 ROUNDING = 1e-6  # the least curvature: what is smaller cannot be told in float32
 
 
 @jax.jit
 def minimise(
-    problem: Problem, strength: Float32[Array, ""], start: Float32[Array, "k1 c"]
+    problem: Problem, strength: Float32[Array, ""], start: Float32[Array, "k1 c"], tolerance: Float32[Array, ""]
 ) -> tuple[Float32[Array, "k1 c"], Int[Array, ""], Float32[Array, ""]]:
     """The weights, intercepts as their last row; the iterations; and the share by which the objective is too large.
 
     L-BFGS goes along the principal axes, each divided by the root of the objective's curvature there. The curvature is
     then near 1 everywhere, so that half the squared gradient tells how far off the minimum is. It changes on the way:
-    every ROUND iterations it is found anew, until where a round begins is near enough to the minimum.
+    every ROUND iterations it is found anew, until where a round begins the share is at most the tolerance.
     """
     multi_label = problem.labels.ndim == 3
     vectors = 1 if multi_label or start.shape[1] > 2 else 2  # two mirrored vectors have half the penalty of one
@@ -53,7 +52,7 @@ def minimise(
 
         def goes_on(carry) -> Array:
             point, _, count, stuck = carry
-            return (_excess(point) > TOLERANCE) & (count < ROUND) & (past + count < ITERATIONS) & ~stuck
+            return (_excess(point) > tolerance) & (count < ROUND) & (past + count < ITERATIONS) & ~stuck
 
         position = problem.axes.T @ weights / scale
         first = Point(position, *jax.value_and_grad(objective)(position))
@@ -63,7 +62,7 @@ def minimise(
 
     def needs_another(carry) -> Array:
         _, count, excess, stuck = carry
-        return (excess > TOLERANCE) & (count < ITERATIONS) & ~stuck
+        return (excess > tolerance) & (count < ITERATIONS) & ~stuck
 
     begin = (start, 0, jnp.float32(jnp.inf), False)
     weights, count, excess, _ = jax.lax.while_loop(needs_another, go_round, begin)

@@ -70,11 +70,11 @@ def test_a_dataset_that_one_process_cannot_open_is_told_by_both(tmp_path):
     (tmp_path / "pets1").symlink_to(tmp_path / "nowhere")
     (tmp_path / "pets0/cat").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "pets0/cat/1.png")
+    command = [sys.executable, "-m", "clip_jax.cli.main", "evaluate", "suite", "--model", str(tmp_path / "model")]
+    command += ["--no-cache", "--out", str(tmp_path / "out"), f"--data=seen={SEEN}", *together]
     processes = [
         subprocess.Popen(
-            [*(sys.executable, "-m", "clip_jax.cli.main", "evaluate", "suite", "--model", str(tmp_path / "model"))]
-            + ["--data", f"pets=folder:{tmp_path}/pets{i}", "--data", f"seen={SEEN}", "--no-cache"]
-            + ["--out", str(tmp_path / "out"), *together, f"--process={i}"],
+            [*command, f"--data=animals=folder:{tmp_path}/pets{i}", f"--process={i}"],
             env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -89,6 +89,6 @@ def test_a_dataset_that_one_process_cannot_open_is_told_by_both(tmp_path):
             process.kill()
     assert [process.returncode for process in processes] == [2, 2], outputs
     for _, errors in outputs:
-        assert "1 of 2 evaluations failed, the first is pets: " in errors
+        assert "1 of 2 evaluations failed, the first is animals: " in errors
         assert "pets1 is not a folder" in errors
     assert [one["dataset"] for one in json.loads((tmp_path / "out/results.json").read_text())["results"]] == ["seen"]
