@@ -26,7 +26,7 @@ def run(arguments: Sequence[str]) -> None:
     """Runs one task."""
     parser = StrictParser(
         prog="clip-jax evaluate",
-        description="Evaluate a model. Every task has a --help of its own.",
+        description="Evaluate a model. Every task has a --help of its own, and writes its result with --json FILE.",
         epilog="tasks:\n" + "".join(f"  {name:13} {line}\n" for name, line in TASKS.items()) + f"\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="clip-jax evaluate [-h] TASK ...",

@@ -35,9 +35,9 @@ def ridge(train: LabelledFeatures, strengths: Sequence[float] = ()) -> RidgeProb
     """The least squares to one-hot labels plus `strength` times the squared weights, with a free intercept.
 
     The strength is that of `strengths` whose error is least when each example is predicted from all others; by default
-    these are SHARES of the features' squared size. b features of width k with c classes cost 4bk^2 + 4bkc operations
-    for each strength and some 20k^3 on the host: half a second for 20,000 of width 512 with 100 classes on two CPU
-    cores. Raises UserError for strengths that are not positive, and where all examples have one class.
+    these are SHARES of the features' squared size. b features of width k with c classes cost 4bk^2 operations, 2bkc for
+    each strength, and some 20k^3 on the host: about a second for 20,000 of width 512 with 100 classes on two CPU cores.
+    Raises UserError for strengths that are not positive, and where all examples have one class.
     """
     if not is_multi_label(train.labels) and len(np.unique(train.labels)) < 2:
         raise UserError(f"all training examples are of class {train.labels[0]}; a probe needs two classes at least")
@@ -47,28 +47,30 @@ def ridge(train: LabelledFeatures, strengths: Sequence[float] = ()) -> RidgeProb
     squares = axes.variances * len(train)
     strengths = strengths or [share * max(squares.mean(), np.finfo(np.float32).tiny) for share in SHARES]
     one_hot = train.labels if is_multi_label(train.labels) else np.eye(train.classes, dtype=bool)[train.labels]
-    targets = one_hot.astype(np.float32)
-    mean_target = targets.mean(axis=0)
+    mean_target = one_hot.mean(axis=0, dtype=np.float32)
     with jax.default_matmul_precision("highest"):
         along = jnp.asarray(axes.centred(train.features)) @ axes.directions
-        errors, solutions = zip(
-            *(_solve(along, targets - mean_target, jnp.asarray(squares + s, jnp.float32)) for s in strengths),
-            strict=True,
-        )
-    best = int(np.argmin(np.array(errors)))
-    kernel = axes.directions @ np.asarray(solutions[best])
+        targets = jnp.asarray(one_hot - mean_target)
+        moments = along.T @ targets
+        sizes = [jnp.asarray(squares + strength, jnp.float32)[:, None] for strength in strengths]
+        errors = [float(_left_out_error(along, targets, moments / size, 1 / size)) for size in sizes]
+    best = int(np.argmin(errors))
+    kernel = axes.directions @ np.asarray(moments / sizes[best])
     return RidgeProbe(kernel, mean_target - axes.mean @ kernel, float(strengths[best]))
 
 
 @jax.jit
-def _solve(
-    along: Float32[Array, "b k"], targets: Float32[Array, "b c"], squares: Float32[Array, " k"]
-) -> tuple[Float32[Array, ""], Float32[Array, "k c"]]:
-    """The mean squared error of leaving one out, and the weights, along axes on which the normal matrix is diagonal.
+def _left_out_error(
+    along: Float32[Array, "b k"],
+    targets: Float32[Array, "b c"],
+    weights: Float32[Array, "k c"],
+    inverse: Float32[Array, "k 1"],
+) -> Float32[Array, ""]:
+    """The mean squared error for each example of a fit to all others.
 
-    Source: leaving an example out divides its error by one minus its leverage (Golub, Heath and Wahba 1979).
+    Leaving an example out divides its error by one minus its leverage (Golub, Heath and Wahba 1979). `inverse` is that
+    of the normal matrix, which is diagonal along the axes.
     """
-    weights = along.T @ targets / squares[:, None]
-    leverage = 1 / len(along) + jnp.square(along) @ (1 / squares)
-    errors = (targets - along @ weights) / jnp.maximum(1 - leverage, ROUNDING)[:, None]
-    return jnp.square(errors).mean(), weights
+    leverage = 1 / len(along) + jnp.square(along) @ inverse
+    errors = (targets - along @ weights) / jnp.maximum(1 - leverage, ROUNDING)
+    return jnp.square(errors).mean()

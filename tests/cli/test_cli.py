@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clip_jax.cli import evaluate
 from clip_jax.cli import main as command_line
 from clip_jax.clip import create, save
 
@@ -58,7 +59,15 @@ def test_help_imports_nothing_heavy():
 def test_every_command_has_help_with_an_example(capsys, command):
     code, out, _ = run(capsys, command, "--help")
     assert code == 0
-    assert re.search(rf"example:\n  clip-jax {command}", out)
+    assert re.search(rf"examples?:\n  clip-jax {command}", out)
+    assert "--json" in out
+
+
+@pytest.mark.parametrize("task", evaluate.TASKS)
+def test_every_task_has_help_with_an_example(capsys, task):
+    code, out, _ = run(capsys, "evaluate", task, "--help")
+    assert code == 0
+    assert f"example:\n  clip-jax evaluate {task}" in out
     assert "--json" in out
 
 

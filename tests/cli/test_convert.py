@@ -38,7 +38,7 @@ def test_every_layout(tmp_path, capsys, layout):
     clip_jax.save(original, tmp_path / "ours")
     main(["convert", str(tmp_path / "ours"), str(tmp_path / "theirs"), "--to", layout])
     main(["convert", str(tmp_path / "theirs"), str(tmp_path / "back")])
-    assert capsys.readouterr().err == ""
+    assert "clip-jax:" not in capsys.readouterr().err  # no warning; progress shows where it takes long
     back = clip_jax.load(tmp_path / "back")
     jax.tree.map(np.testing.assert_array_equal, back.params, original.params)
     assert back.config.vision == original.config.vision

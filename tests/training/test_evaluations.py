@@ -68,6 +68,7 @@ def test_when_they_come():
         replace(config, evaluate=EvaluateConfig(epochs=0.0))
 
 
+@pytest.mark.slow
 def test_a_run_logs_them(tmp_path):
     config = replace(SHORT, evaluate=replace(EVERYTHING, epochs=0.8))  # 40 images in batches of 8: every fourth step
     train(config, tmp_path)
