@@ -54,7 +54,7 @@ def test_several_labels(rng, decimals):
 def eleven_points(truth: np.ndarray, scores: np.ndarray) -> float:
     precision, recall, _ = precision_recall_curve(truth, scores)
     precision, recall = precision[:-1], recall[:-1]  # without the point that no image stands for
-    return np.mean([precision[recall >= tenth - 1e-9].max() for tenth in np.linspace(0, 1, 11)])
+    return float(np.mean([precision[recall >= tenth - 1e-9].max() for tenth in np.linspace(0, 1, 11)]))
 
 
 def test_eleven_points_by_hand():
