@@ -12,10 +12,10 @@ from clip_jax.data.scenes import COMBINATIONS, TEMPLATES, class_name
 from clip_jax.data.spec import open_table
 from clip_jax.data.table import Table, usable
 from clip_jax.evaluation.features import embed_table
-from clip_jax.evaluation.linear_probe import linear_probe
 from clip_jax.evaluation.metrics import top
-from clip_jax.evaluation.probing import labelled
-from clip_jax.evaluation.report import DemoResults, write_report
+from clip_jax.evaluation.pages.demo import DemoResults, write_report
+from clip_jax.evaluation.probes.linear_probe import linear_probe
+from clip_jax.evaluation.probes.records import labelled
 from clip_jax.evaluation.zero_shot import classify_features
 from clip_jax.training.config_file import check_config
 from clip_jax.training.loop import train

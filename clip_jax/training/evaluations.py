@@ -9,7 +9,7 @@ from clip_jax.data.table import Sample, Table
 from clip_jax.errors import UserError
 from clip_jax.evaluation.benchmarks import get_benchmark
 from clip_jax.evaluation.features import embed_table
-from clip_jax.evaluation.probing import check_same_classes, ridge_figure
+from clip_jax.evaluation.probes.records import check_same_classes, ridge_figure
 from clip_jax.evaluation.question import Question, ask
 from clip_jax.evaluation.retrieval import RetrievalResult, retrieve_features
 from clip_jax.evaluation.zero_shot import ZeroShotResult

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from clip_jax.evaluation.labelled_features import LabelledFeatures, joined
-from clip_jax.evaluation.linear_probe import GRID, best_place, linear_probe, search_grid
 from clip_jax.evaluation.metrics import top
+from clip_jax.evaluation.probes.labelled_features import LabelledFeatures, joined
+from clip_jax.evaluation.probes.linear_probe import GRID, best_place, linear_probe, search_grid
 
 MEAN_SIZE = 0.4  # of a value of a feature, as before ViT-B/32's projection
 WRONG_LABELS = 0.05

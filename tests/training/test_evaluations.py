@@ -16,9 +16,9 @@ from clip_jax.data.spec import open_table
 from clip_jax.data.table import Sample
 from clip_jax.errors import UserError
 from clip_jax.evaluation.features import embed_table
-from clip_jax.evaluation.probing import labelled
+from clip_jax.evaluation.probes.records import labelled
+from clip_jax.evaluation.probes.ridge import ridge
 from clip_jax.evaluation.retrieval import retrieval
-from clip_jax.evaluation.ridge import ridge
 from clip_jax.evaluation.zero_shot import zero_shot
 from clip_jax.training.config import (
     CheckpointConfig,

@@ -28,7 +28,7 @@ def run(arguments: Sequence[str]) -> None:
     from clip_jax.cli.evaluation.show import show
     from clip_jax.data.spec import open_table
     from clip_jax.evaluation.features import embed_table
-    from clip_jax.evaluation.probing import linear_probe_record
+    from clip_jax.evaluation.probes.records import linear_probe_record
     from clip_jax.processes import is_first
 
     with together_with(options):

@@ -17,7 +17,7 @@ def show(record: Record, options: argparse.Namespace) -> None:
     print_figures(record)
     write_json(options.json, record.figures | asdict(record) | record.details)
     if options.html:
-        from clip_jax.evaluation.pages import write_page
+        from clip_jax.evaluation.pages.comparison import write_page
 
         write_page([record], options.html)
         print(f"page: {options.html}")

@@ -41,7 +41,7 @@ def run(arguments: Sequence[str]) -> None:
     from clip_jax.cli.evaluation.prepare import together_with
     from clip_jax.cli.evaluation.suite_table import print_line, print_table
     from clip_jax.clip import load
-    from clip_jax.evaluation.pages import write_page
+    from clip_jax.evaluation.pages.comparison import write_page
     from clip_jax.evaluation.suite import chosen, find_data, run_suite
     from clip_jax.processes import is_first
 

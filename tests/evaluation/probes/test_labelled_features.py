@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clip_jax.errors import UserError
-from clip_jax.evaluation.labelled_features import (
+from clip_jax.evaluation.probes.labelled_features import (
     LabelledFeatures,
     check_alike,
     joined,

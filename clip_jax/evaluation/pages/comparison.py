@@ -1,25 +1,25 @@
 """The page of evaluation results: one or several models on one or many datasets, side by side.
 
 One HTML file that needs nothing else: style and plots are inside it. assets/evaluation.html is its frame. On it
-are the table of main figures (page_scores), plots of all datasets (page_plots), a section for each further task
-(page_tasks), and zero-shot on each dataset (page_datasets).
+are the table of main figures (scores), plots of all datasets (plots), a section for each further task
+(tasks), and zero-shot on each dataset (classification).
 """
 
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from clip_jax.evaluation.figures import plot, table
-from clip_jax.evaluation.page_datasets import dataset_block
-from clip_jax.evaluation.page_frame import footer, plots, section, write_framed
-from clip_jax.evaluation.page_head import introduction, model_list, tiles
-from clip_jax.evaluation.page_looks import Look, looks
-from clip_jax.evaluation.page_plots import differences, dots
-from clip_jax.evaluation.page_robustness import robustness_section
-from clip_jax.evaluation.page_rows import Comparison, Group, Row, compare
-from clip_jax.evaluation.page_scores import score_sentence, score_table
-from clip_jax.evaluation.page_tasks import few_shot_section, linear_probe_section, retrieval_section
-from clip_jax.evaluation.page_words import TASKS, joined, shown
+from clip_jax.evaluation.pages.classification import dataset_block
+from clip_jax.evaluation.pages.figures import plot, table
+from clip_jax.evaluation.pages.frame import footer, plots, section, write_framed
+from clip_jax.evaluation.pages.head import introduction, model_list, tiles
+from clip_jax.evaluation.pages.looks import Look, looks
+from clip_jax.evaluation.pages.plots import differences, dots
+from clip_jax.evaluation.pages.robustness import robustness_section
+from clip_jax.evaluation.pages.rows import Comparison, Group, Row, compare
+from clip_jax.evaluation.pages.scores import score_sentence, score_table
+from clip_jax.evaluation.pages.tasks import few_shot_section, linear_probe_section, retrieval_section
+from clip_jax.evaluation.pages.words import TASKS, joined, shown
 from clip_jax.evaluation.record import Record
 
 OPEN = 2  # datasets whose blocks stand open

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from clip_jax.data.table import Sample
-from clip_jax.evaluation.figures import cell, curve, image_tag, svg_tag, table
-from clip_jax.evaluation.page_frame import footer, write_framed
+from clip_jax.evaluation.pages.figures import cell, curve, image_tag, svg_tag, table
+from clip_jax.evaluation.pages.frame import footer, write_framed
 from clip_jax.evaluation.zero_shot import ZeroShotResult
 
 HELD_OUT_TOP1 = "eval/held_out/top1"

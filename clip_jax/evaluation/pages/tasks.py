@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from clip_jax.evaluation.figures import plot, table
-from clip_jax.evaluation.page_curves import few_shot_curves, search_curves
-from clip_jax.evaluation.page_frame import plots, section
-from clip_jax.evaluation.page_looks import Look
-from clip_jax.evaluation.page_rows import Row
-from clip_jax.evaluation.page_words import (
+from clip_jax.evaluation.pages.curves import few_shot_curves, search_curves
+from clip_jax.evaluation.pages.figures import plot, table
+from clip_jax.evaluation.pages.frame import plots, section
+from clip_jax.evaluation.pages.looks import Look
+from clip_jax.evaluation.pages.rows import Row
+from clip_jax.evaluation.pages.words import (
     axis_name,
     between,
     breakable,

@@ -5,12 +5,12 @@ from html import escape
 
 import numpy as np
 
-from clip_jax.evaluation.figures import plot, table
-from clip_jax.evaluation.page_curves import effective_robustness
-from clip_jax.evaluation.page_frame import plots, section
-from clip_jax.evaluation.page_looks import Look
-from clip_jax.evaluation.page_rows import Row
-from clip_jax.evaluation.page_words import ABSENT, between, breakable, counted, joined, points, shown
+from clip_jax.evaluation.pages.curves import effective_robustness
+from clip_jax.evaluation.pages.figures import plot, table
+from clip_jax.evaluation.pages.frame import plots, section
+from clip_jax.evaluation.pages.looks import Look
+from clip_jax.evaluation.pages.rows import Row
+from clip_jax.evaluation.pages.words import ABSENT, between, breakable, counted, joined, points, shown
 from clip_jax.evaluation.record import Record
 from clip_jax.evaluation.robustness import Baseline
 

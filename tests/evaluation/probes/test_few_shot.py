@@ -8,9 +8,9 @@ from support.digits import digits
 from threadpoolctl import threadpool_limits
 
 from clip_jax.errors import UserError
-from clip_jax.evaluation.few_shot import few_shot
-from clip_jax.evaluation.labelled_features import LabelledFeatures, rank_within_class
 from clip_jax.evaluation.metrics import top
+from clip_jax.evaluation.probes.few_shot import few_shot
+from clip_jax.evaluation.probes.labelled_features import LabelledFeatures, rank_within_class
 
 STRENGTH = 50.0
 SHOTS, SEEDS = (1, 2, 16), (0, 7)

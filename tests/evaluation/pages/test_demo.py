@@ -13,7 +13,7 @@ from PIL import Image
 
 from clip_jax.data.scenes import ScenesTable
 from clip_jax.data.table import Sample, usable
-from clip_jax.evaluation.report import DemoResults, write_report
+from clip_jax.evaluation.pages.demo import DemoResults, write_report
 from clip_jax.evaluation.zero_shot import ZeroShotResult
 
 VOID = {"meta", "link", "img", "br"}
@@ -188,6 +188,6 @@ def test_captions_are_text_not_markup(tmp_path):
 
 
 def test_matplotlib_is_imported_only_to_draw():
-    code = "import sys, clip_jax.evaluation.report; print('matplotlib' in sys.modules)"
+    code = "import sys, clip_jax.evaluation.pages.demo; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

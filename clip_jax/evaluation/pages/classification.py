@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from clip_jax.evaluation.figures import plot, table
-from clip_jax.evaluation.page_curves import reliability
-from clip_jax.evaluation.page_frame import plots
-from clip_jax.evaluation.page_looks import Look
-from clip_jax.evaluation.page_plots import strip
-from clip_jax.evaluation.page_rows import Row
-from clip_jax.evaluation.page_scores import other_figures
-from clip_jax.evaluation.page_words import ABSENT, breakable, by_model, metric_name, shown
+from clip_jax.evaluation.pages.curves import reliability
+from clip_jax.evaluation.pages.figures import plot, table
+from clip_jax.evaluation.pages.frame import plots
+from clip_jax.evaluation.pages.looks import Look
+from clip_jax.evaluation.pages.plots import strip
+from clip_jax.evaluation.pages.rows import Row
+from clip_jax.evaluation.pages.scores import other_figures
+from clip_jax.evaluation.pages.words import ABSENT, breakable, by_model, metric_name, shown
 
 CLASSES_SHOWN, ENDS_SHOWN = 50, 15  # all of so many classes; of more, so many worst and best
 TEMPLATES_SHOWN = 8

@@ -14,11 +14,11 @@ from sklearn.metrics import average_precision_score
 from support.digits import digits
 from threadpoolctl import threadpool_limits
 
-import clip_jax.evaluation.logistic_solver
+import clip_jax.evaluation.probes.logistic_solver
 from clip_jax.errors import UserError
-from clip_jax.evaluation.labelled_features import LabelledFeatures, joined
-from clip_jax.evaluation.linear_probe import GRID, best_place, linear_probe, search_grid, search_strength
 from clip_jax.evaluation.metrics import mean_average_precision, top
+from clip_jax.evaluation.probes.labelled_features import LabelledFeatures, joined
+from clip_jax.evaluation.probes.linear_probe import GRID, best_place, linear_probe, search_grid, search_strength
 
 
 def splits() -> list[LabelledFeatures]:
@@ -124,7 +124,7 @@ print(json.dumps([jax.device_count(), search.best.strength, [trial.figure for tr
 """
     flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
     here = Path(__file__).parent
-    command = [sys.executable, "-c", code, str(here), str(here.parent)]
+    command = [sys.executable, "-c", code, str(here), str(here.parents[1])]
     done = subprocess.run(command, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True, check=True)
     train, validation, _ = splits()
     search = search_strength(train, validation, top)
@@ -142,7 +142,7 @@ def test_splits_that_do_not_go_together_are_refused():
 
 
 def test_a_best_fit_that_did_not_end_is_told(monkeypatch):
-    monkeypatch.setattr(clip_jax.evaluation.logistic_solver, "ITERATIONS", 2)
+    monkeypatch.setattr(clip_jax.evaluation.probes.logistic_solver, "ITERATIONS", 2)
     train, validation, _ = splits()
     with pytest.warns(UserWarning, match=r"the best strength, [\w.-]+, ended after 2 iterations before its minimum"):
         search = search_strength(train.rows(np.arange(399)), validation, top)  # the number is compiled in: a new shape

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from clip_jax.evaluation.labelled_features import LabelledFeatures, check_alike, joined, stratified_split
-from clip_jax.evaluation.logistic_regression import LogisticRegression, Probe, fit
 from clip_jax.evaluation.metrics import Scores, Truth
+from clip_jax.evaluation.probes.labelled_features import LabelledFeatures, check_alike, joined, stratified_split
+from clip_jax.evaluation.probes.logistic_regression import LogisticRegression, Probe, fit
 
 GRID = tuple(10.0 ** (step / 8 - 6) for step in range(97))  # 96 steps, eight to each decade from 1e-6 to 1e6
 COARSE_STEP = 16  # two decades

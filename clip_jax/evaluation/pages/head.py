@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from html import escape
 
-from clip_jax.evaluation.page_looks import Look
-from clip_jax.evaluation.page_rows import Comparison
-from clip_jax.evaluation.page_words import TASKS, breakable, counted, joined, metric_name, shown
+from clip_jax.evaluation.pages.looks import Look
+from clip_jax.evaluation.pages.rows import Comparison
+from clip_jax.evaluation.pages.words import TASKS, breakable, counted, joined, metric_name, shown
 
 
 def introduction(comparison: Comparison) -> str:

@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Float64
 
 from clip_jax.errors import UserError
-from clip_jax.evaluation.labelled_features import LabelledFeatures, check_alike, rank_within_class
-from clip_jax.evaluation.linear_probe import Figure
-from clip_jax.evaluation.logistic_regression import LogisticRegression
 from clip_jax.evaluation.metrics import is_multi_label
-from clip_jax.evaluation.principal_axes import principal_axes
+from clip_jax.evaluation.probes.labelled_features import LabelledFeatures, check_alike, rank_within_class
+from clip_jax.evaluation.probes.linear_probe import Figure
+from clip_jax.evaluation.probes.logistic_regression import LogisticRegression
+from clip_jax.evaluation.probes.principal_axes import principal_axes
 
 SHOTS = (1, 2, 4, 8, 16)
 SEEDS = (0, 1, 2, 3, 4)

@@ -11,13 +11,13 @@ import numpy as np
 from clip_jax.data.table import BadSample
 from clip_jax.errors import UserError
 from clip_jax.evaluation.features import NO_LABEL, Features
-from clip_jax.evaluation.few_shot import few_shot
-from clip_jax.evaluation.labelled_features import LabelledFeatures
-from clip_jax.evaluation.linear_probe import linear_probe
 from clip_jax.evaluation.metrics import METRICS, Metric, chance
+from clip_jax.evaluation.probes.few_shot import few_shot
+from clip_jax.evaluation.probes.labelled_features import LabelledFeatures
+from clip_jax.evaluation.probes.linear_probe import linear_probe
+from clip_jax.evaluation.probes.ridge import ridge
 from clip_jax.evaluation.question import Question
 from clip_jax.evaluation.record import Record, shown_bad
-from clip_jax.evaluation.ridge import ridge
 from clip_jax.evaluation.tasks import Subject
 from clip_jax.evaluation.zero_shot import NO_LABELS
 

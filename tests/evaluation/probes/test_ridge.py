@@ -6,9 +6,9 @@ from sklearn.linear_model import Ridge, RidgeClassifier
 from support.digits import digits
 
 from clip_jax.errors import UserError
-from clip_jax.evaluation.labelled_features import LabelledFeatures
 from clip_jax.evaluation.metrics import top
-from clip_jax.evaluation.ridge import SHARES, ridge
+from clip_jax.evaluation.probes.labelled_features import LabelledFeatures
+from clip_jax.evaluation.probes.ridge import SHARES, ridge
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from clip_jax.errors import UserError
-from clip_jax.evaluation.labelled_features import LabelledFeatures
-from clip_jax.evaluation.logistic_loss import Problem
-from clip_jax.evaluation.logistic_solver import minimise
 from clip_jax.evaluation.metrics import Truth, is_multi_label
-from clip_jax.evaluation.principal_axes import PrincipalAxes, principal_axes
+from clip_jax.evaluation.probes.labelled_features import LabelledFeatures
+from clip_jax.evaluation.probes.logistic_loss import Problem
+from clip_jax.evaluation.probes.logistic_solver import minimise
+from clip_jax.evaluation.probes.principal_axes import PrincipalAxes, principal_axes
 
 LOGITS_AT_ONCE = 2**20  # bounds the memory; more are not faster
 ROUNDING = 1e-6  # of the largest variance: less cannot be told in float32

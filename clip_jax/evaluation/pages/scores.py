@@ -2,9 +2,9 @@
 
 from html import escape
 
-from clip_jax.evaluation.figures import scrolling
-from clip_jax.evaluation.page_rows import Comparison, Group, Row
-from clip_jax.evaluation.page_words import ABSENT, between, breakable, metric_name, points, shown
+from clip_jax.evaluation.pages.figures import scrolling
+from clip_jax.evaluation.pages.rows import Comparison, Group, Row
+from clip_jax.evaluation.pages.words import ABSENT, between, breakable, metric_name, points, shown
 
 EMPTY = f'<td title="not known">{ABSENT}</td>'
 

@@ -3,10 +3,10 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from clip_jax.evaluation.figures import BLUE, GREY, WARM, Axes, draw
-from clip_jax.evaluation.page_looks import INK, WIDTH, Look, handle, legend, percent_axis
-from clip_jax.evaluation.page_rows import Row
-from clip_jax.evaluation.page_words import axis_name, points, shortened
+from clip_jax.evaluation.pages.figures import BLUE, GREY, WARM, Axes, draw
+from clip_jax.evaluation.pages.looks import INK, WIDTH, Look, handle, legend, percent_axis
+from clip_jax.evaluation.pages.rows import Row
+from clip_jax.evaluation.pages.words import axis_name, points, shortened
 
 SOURCE_MARKS = ("D", "d", "p", "h")
 LABEL, LINES = 19, 2

@@ -13,7 +13,7 @@ import pytest
 from support.html_page import HtmlPage
 
 from clip_jax.errors import UserError
-from clip_jax.evaluation.pages import write_page
+from clip_jax.evaluation.pages.comparison import write_page
 from clip_jax.evaluation.record import Record, read_record, write_record
 
 MINUS, ABSENT = "\N{MINUS SIGN}", "\N{EN DASH}"
@@ -322,6 +322,6 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path):
 
 
 def test_matplotlib_is_imported_only_to_draw():
-    code = "import sys, clip_jax.evaluation.pages; print('matplotlib' in sys.modules)"
+    code = "import sys, clip_jax.evaluation.pages.comparison; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from clip_jax.evaluation.figures import GREY, Axes, draw
-from clip_jax.evaluation.page_looks import WIDTH, Look, handle, legend, percent_axis
-from clip_jax.evaluation.page_words import shortened
+from clip_jax.evaluation.pages.figures import GREY, Axes, draw
+from clip_jax.evaluation.pages.looks import WIDTH, Look, handle, legend, percent_axis
+from clip_jax.evaluation.pages.words import shortened
 from clip_jax.evaluation.robustness import Baseline, promised
 
 HEIGHT = 3.3

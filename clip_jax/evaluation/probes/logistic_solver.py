@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float32, Int
 
-from clip_jax.evaluation.logistic_loss import Problem, class_curvature, mean_loss
+from clip_jax.evaluation.probes.logistic_loss import Problem, class_curvature, mean_loss
 
 ITERATIONS = 1000  # at most, as in appendix A.3 of the paper
 ROUND = 50  # iterations in the same coordinates

@@ -11,9 +11,9 @@ from support.digits import digits
 from threadpoolctl import threadpool_limits
 
 from clip_jax.errors import UserError
-from clip_jax.evaluation import logistic_regression, logistic_solver
-from clip_jax.evaluation.labelled_features import LabelledFeatures
-from clip_jax.evaluation.logistic_regression import LogisticRegression, Probe, fit
+from clip_jax.evaluation.probes import logistic_regression, logistic_solver
+from clip_jax.evaluation.probes.labelled_features import LabelledFeatures
+from clip_jax.evaluation.probes.logistic_regression import LogisticRegression, Probe, fit
 
 
 def clusters(rows: int, width: int, classes: int, seed: int = 0) -> LabelledFeatures:

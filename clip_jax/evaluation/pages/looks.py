@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clip_jax.evaluation.figures import BLUE, WARM, Axes
-from clip_jax.evaluation.page_words import shortened
+from clip_jax.evaluation.pages.figures import BLUE, WARM, Axes
+from clip_jax.evaluation.pages.words import shortened
 
 WIDTH = 4.6  # inches of 96 CSS pixels, so that a phone shows it at three quarters
 INK = "#1d2530"  # as in assets/page.css

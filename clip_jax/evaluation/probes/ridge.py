@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float, Float32
 
 from clip_jax.errors import UserError
-from clip_jax.evaluation.labelled_features import LabelledFeatures
 from clip_jax.evaluation.metrics import is_multi_label
-from clip_jax.evaluation.principal_axes import principal_axes
+from clip_jax.evaluation.probes.labelled_features import LabelledFeatures
+from clip_jax.evaluation.probes.principal_axes import principal_axes
 
 SHARES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the features' mean squared size along an axis
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from clip_jax.errors import UserError
 from clip_jax.evaluation.benchmark_tables import datasets
-from clip_jax.evaluation.page_words import GROUPS, TASKS, counted, metric_name
+from clip_jax.evaluation.pages.words import GROUPS, TASKS, counted, metric_name
 from clip_jax.evaluation.record import Record
 
 
