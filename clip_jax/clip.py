@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Float32, Int, Int32
+from jaxtyping import Array, Float, Float32, Float64, Int, Int32
 from tqdm import tqdm
 
 from clip_jax.config import Activation, ClipConfig, ComputeConfig
@@ -25,6 +25,7 @@ from clip_jax.inputs.tokenizer import tokenizer_for
 from clip_jax.models.text import without_padding
 from clip_jax.models.two_tower import Params, image_embedding, init_params, text_embedding
 from clip_jax.presets import get_config
+from clip_jax.processes import is_first
 from clip_jax.sharding import MeshConfig, batch_sharding, make_mesh
 from clip_jax.weights.checkpoint import Origin, in_memory
 from clip_jax.weights.evidence import Hints
@@ -96,7 +97,7 @@ class Clip:
         if isinstance(texts, np.ndarray | jax.Array):
             tokens = self._checked_tokens(texts)
             return self._encode(_text_encoder, tokens, normalize, batch_size, "texts", self._without_padding)
-        return self._encode(_text_encoder, texts, normalize, batch_size, "texts", self._short_tokens)
+        return self._encode_texts(texts, normalize, batch_size, "texts")
 
     def apply_image(self, params: Params, pixels: Float[Array, "b size size 3"], *, intermediates: bool = False) -> Any:
         """Image embeddings [b, k], not normalised: a pure function of JAX arrays, for jit, grad, vmap and shardings.
@@ -181,15 +182,12 @@ class Clip:
         """
         prompts = prompts_of(labels, templates)
         sums = np.zeros((len(labels), self.config.embed_dim))
-        with tqdm(total=len(prompts), unit=" prompts", delay=PROGRESS_AFTER_SECONDS, leave=False) as progress:
+        with _progress(len(prompts), "prompts") as progress:
             for start in range(0, len(prompts), PROMPTS_AT_ONCE):
                 numbers, texts = zip(*prompts[start : start + PROMPTS_AT_ONCE], strict=True)
-                tokens = self.tokenize(texts)
-                order = np.argsort(np.count_nonzero(tokens != tokens[:, -1:], axis=1))  # short ones are quick together
-                embeddings = self._encode(_text_encoder, tokens[order], True, 256, "", self._without_padding)
-                np.add.at(sums, np.array(numbers)[order], embeddings)
+                np.add.at(sums, np.array(numbers), self._encode_texts(texts, True, 256, ""))
                 progress.update(len(texts))
-        return (sums / np.linalg.norm(sums, axis=-1, keepdims=True)).astype(np.float32)
+        return unit_length(sums)
 
     @property
     def logit_scale(self) -> np.float32:
@@ -231,8 +229,8 @@ class Clip:
         params, mesh = self._placed
         encode = encoder(self.config, self.compute, normalize)
         rows = _rows(min(batch_size, len(inputs)), batch_size, mesh.shape["data"] * mesh.shape["fsdp"])
-        parts, delay = [], PROGRESS_AFTER_SECONDS
-        with tqdm(total=len(inputs), unit=f" {unit}", delay=delay, leave=False, disable=not unit) as progress:
+        parts = []
+        with _progress(len(inputs), unit) as progress:
             for start in range(0, len(inputs), rows):
                 batch = prepare(inputs[start : start + rows])
                 padded = np.concatenate([batch, np.zeros((rows - len(batch), *batch.shape[1:]), batch.dtype)])
@@ -240,8 +238,12 @@ class Clip:
                 progress.update(len(batch))
         return np.concatenate(parts)
 
-    def _short_tokens(self, texts: Sequence[str]) -> Int32[np.ndarray, "b n"]:
-        return self._without_padding(self.tokenize(texts))
+    def _encode_texts(self, texts: Sequence[str], normalize: bool, batch_size: int, unit: str) -> np.ndarray:
+        """As `_encode`, from the shortest text to the longest: short ones are quick together."""
+        tokens = self.tokenize(texts)
+        order = np.argsort(np.count_nonzero(tokens != tokens[:, -1:], axis=1))
+        embeddings = self._encode(_text_encoder, tokens[order], normalize, batch_size, unit, self._without_padding)
+        return embeddings[np.argsort(order)]
 
     def _without_padding(self, tokens: Int32[np.ndarray, "b context"]) -> Int32[np.ndarray, "b n"]:
         return without_padding(self.config.text, tokens)
@@ -265,6 +267,11 @@ class Clip:
                 f"token ids run from {tokens.min()} to {tokens.max()}; they must lie in 0..{vocabulary - 1}"
             )
         return tokens
+
+
+def unit_length(sums: Float64[np.ndarray, "b k"]) -> Float32[np.ndarray, "b k"]:
+    """Sums of normalised embeddings as embeddings, normalised again."""
+    return (sums / np.linalg.norm(sums, axis=-1, keepdims=True)).astype(np.float32)
 
 
 def create(name: str, seed: int = 0) -> Clip:
@@ -354,6 +361,12 @@ def _compiled(apply: Callable[..., Array], normalize: bool) -> Callable[..., Arr
         return features / jnp.linalg.norm(features, axis=-1, keepdims=True) if normalize else features
 
     return jax.jit(encode)
+
+
+def _progress(total: int, unit: str) -> tqdm:
+    """Progress that the first process shows when it takes long; none without a `unit`."""
+    hidden = not (unit and is_first())
+    return tqdm(total=total, unit=f" {unit}", delay=PROGRESS_AFTER_SECONDS, leave=False, disable=hidden)
 
 
 def _rows(wanted: int, most: int, devices: int) -> int:

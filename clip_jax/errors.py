@@ -26,6 +26,12 @@ class IOFailure(UserError):
     exit_code = 74  # EX_IOERR of sysexits.h
 
 
+class Interrupted(UserError):
+    """Ctrl-C, where there is something to say about it: how to go on."""
+
+    exit_code = 130  # 128 and the number of SIGINT
+
+
 def reason(error: BaseException) -> str:
     """Why something failed, in a few words: what the system said, or the first line of the first error."""
     chain: list[BaseException] = []

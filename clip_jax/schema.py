@@ -97,5 +97,7 @@ def _known_keys(record: Any, value: Mapping[str, Any]) -> int:
 
 
 def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return ", ".join(map(repr, typing.get_args(hint)))
     names = {int: "an integer", float: "a number", str: "a string", bool: "true or false", type(None): "none"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))

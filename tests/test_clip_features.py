@@ -55,6 +55,26 @@ def test_classes_of_several_names(clip):
             clip.class_embeddings(wrong)
 
 
+def test_texts_come_back_in_their_order(clip):
+    texts = [" ".join(["star"] * count) for count in np.random.default_rng(0).permutation(30)]
+    apart = np.stack([clip.encode_text(text) for text in texts])
+    np.testing.assert_allclose(clip.encode_text(texts, batch_size=8), apart, atol=2e-6)
+    assert len(np.unique(apart.round(4), axis=0)) == 30
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_first_process_alone_shows_progress(clip, first, monkeypatch, capsys):
+    monkeypatch.setattr(clip_module, "PROGRESS_AFTER_SECONDS", 0)
+    monkeypatch.setattr(clip_module, "is_first", lambda: first)
+    for unit, work in (
+        ("texts", lambda: clip.encode_text(["a star"])),
+        ("prompts", lambda: clip.class_embeddings(["star"])),
+        ("images", lambda: clip.encode_image([np.zeros((9, 9, 3), np.uint8)])),
+    ):
+        work()
+        assert (f" {unit}/s" in capsys.readouterr().err) == first
+
+
 def test_features_before_the_projection(clip):
     pixels = np.random.default_rng(0).normal(size=(5, 48, 48, 3)).astype(np.float32)
     embeddings, features = clip.image_features(pixels, batch_size=2)

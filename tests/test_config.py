@@ -206,6 +206,7 @@ class Outer:
     table: dict[str, float] = field(default_factory=dict)
     anything: Any = None
     flag: bool = False
+    speed: Literal["fast", "slow"] | None = None
 
 
 @dataclass(frozen=True)
@@ -281,6 +282,7 @@ def test_parse_fills_nested_values():
         ({"steps": None}, "config.steps must be an integer, not None"),
         ({"flag": 1}, "config.flag must be true or false, not 1"),
         ({"name": 3}, "config.name must be a string or none, not 3"),
+        ({"speed": "fats"}, "config.speed must be 'fast', 'slow' or none, not 'fats'"),
         ({"pair": [1]}, "config.pair must have 2 values, not 1"),
         ({"pair": 1}, "config.pair must be a list, not 1"),
         ({"pair": [1, "b"]}, "config.pair[1] must be a number, not 'b'"),

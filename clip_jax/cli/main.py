@@ -20,6 +20,8 @@ COMMANDS = {
     "launch": "train on a Cloud TPU slice: create, install, start, follow, begin again after preemption, delete",
     "evaluate": "evaluate a model on labelled data: zero-shot",
     "classify": "say which of some labels fit your images",
+    "embed": "turn all images or texts of some data into a file of embeddings, resumably",
+    "search": "find what is nearest to texts or images in such a file, with a contact sheet",
     "models": "list the named architectures and their sizes, or the pretrained weights that have a name",
     "convert": "convert a model between clip_jax, open_clip, transformers and OpenAI layouts",
     "parity": "compare two checkpoints layer by layer",
@@ -31,6 +33,8 @@ EXAMPLES = """examples:
   clip-jax plan --config=configs/openai_vit_b32.py --topology v5e:16x16
   clip-jax evaluate zero-shot --model runs/scenes --data runs/scenes/scenes/held_out
   clip-jax classify star.jpg --labels 'red star,blue ring' --model runs/scenes
+  clip-jax embed folder:photos --model openai/ViT-B-32 --out photos.npy
+  clip-jax search photos.npy --text 'a dog on a beach' --html found.html
   clip-jax convert ViT-B-32.pt released/ --to hf"""
 
 

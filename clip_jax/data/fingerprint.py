@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 
 import numpy as np
 
@@ -26,16 +27,21 @@ def fingerprint(table: Table, spec: str) -> str:
     digest = hashlib.blake2b(spec.encode(errors="surrogateescape"), digest_size=16)
     for name in table.class_names:
         digest.update(name.encode(errors="surrogatepass") + b"\0")
-    for start in range(0, len(table), KEYS_AT_ONCE):
-        keys = table.keys(range(start, min(start + KEYS_AT_ONCE, len(table))))
+    for keys in _keys(table):
         digest.update("\0".join(keys).encode(errors="surrogatepass"))
-    stamps = [(stamp.size, stamp.version) for stamp in _stamps(table)]
-    digest.update(np.array(stamps, np.int64).tobytes())
+    stamps = ((stamp.size, stamp.version) for stamp in _stamps(table))
+    while some := list(islice(stamps, KEYS_AT_ONCE)):
+        digest.update(np.array(some, np.int64).tobytes())
     return digest.hexdigest()
 
 
+def _keys(table: Table) -> Iterator[list[str]]:
+    for start in range(0, len(table), KEYS_AT_ONCE):
+        yield table.keys(range(start, min(start + KEYS_AT_ONCE, len(table))))
+
+
 def _stamps(table: Table) -> Iterator[Stamp]:
-    keys = table.keys(range(len(table))) if isinstance(table, FolderTable | CsvTable) else []
+    keys = chain.from_iterable(_keys(table))
     if isinstance(table, FolderTable):
         for key in keys:
             image = os.path.join(table.root, key)

@@ -25,8 +25,9 @@ class Benchmark:
     there are no classes. `template_sets` are templates by their number, the paper's and others. `imagenet` has the
     ImageNet classes that each class stands for, where they are not ImageNet's own 1,000.
 
-    `samples` is the paper's test size, and `note` says where public data differ. `tfds` is a data spec, `webdataset` a
-    repository of tars on the Hugging Face hub, None where there is none. `published` are others' figures in percent by
+    `samples` is the paper's test size, and `note` says where public data differ. `tfds` is a data spec, `train` and
+    `validation` are the splits of it that probes learn from, `webdataset` a repository of tars on the Hugging Face hub,
+    None where there is none. `published` are others' figures in percent by
     metric, by source (`paper`, or `open_clip` for what the released weights reach) and by model.
 
     Source: appendix A of the paper. OpenAI does not say how it used several names of a class.
@@ -46,6 +47,8 @@ class Benchmark:
     labels: tuple[str, ...] = ()
     imagenet: tuple[tuple[int, ...], ...] = ()
     tfds: str | None = None
+    train: str | None = None
+    validation: str | None = None
     webdataset: str | None = None
     note: str = ""
 
@@ -70,7 +73,7 @@ class Benchmark:
         if names == [_bare(one[0]) for one in self.classes]:  # before all else: two pairs of ImageNet's share a name
             return tuple(range(len(names)))
         known = self._known_names()
-        if known.keys().isdisjoint(names) and all(name.isdecimal() for name in names):
+        if self.takes_numbers(class_names):
             known = {name: int(name) for name in names if int(name) < len(self.classes)}
         found = tuple(known.get(name) for name in names)
         for place, one in enumerate(self.classes):
@@ -81,6 +84,11 @@ class Benchmark:
                     f"'{one[0]}'{other} is {f'there {times} times' if times else 'missing'}"
                 )
         return found
+
+    def takes_numbers(self, class_names: Sequence[str]) -> bool:
+        """Whether some data's class names are numbers, and no names, so that they are taken as places in `classes`."""
+        names = [_bare(name) for name in class_names]
+        return self._known_names().keys().isdisjoint(names) and all(name.isdecimal() for name in names)
 
     def _known_names(self) -> dict[str, int]:
         """The class that each bare name means, without names that mean several."""
@@ -114,7 +122,7 @@ def get_benchmark(name: str) -> Benchmark:
     row = rows[name]
     values = {key: row[key] for key in ("name", "title", "metric", "split", "note")}
     values |= {"samples": int(row["samples"]), "groups": row["groups"].split(",")}
-    values |= {key: row[key] or None for key in ("tfds", "webdataset")}
+    values |= {key: row[key] or None for key in ("tfds", "train", "validation", "webdataset")}
     values |= benchmark_tables.prompts(name) | {"published": benchmark_tables.published(name)}
     return parse(Benchmark, values, f"the benchmark {name}")
 

@@ -12,15 +12,14 @@ import uuid
 import zipfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import numpy as np
 
 from clip_jax.clip import Clip
 from clip_jax.errors import UserError
+from clip_jax.fingerprint import fingerprint_of
 
 VERSION = 1  # to be raised where the same model and data would give other features
 
@@ -70,19 +69,6 @@ class FeatureStore:
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:05d}.npz"
-
-
-@lru_cache(maxsize=2)  # a large model takes seconds, and every classifier asks
-def fingerprint_of(clip: Clip, tower: Literal["visual", "text"]) -> str:
-    """A digest of what makes one tower's features: the model's config, how it computes, and the tower's values."""
-    described = json.dumps([clip.config.to_dict(), clip.compute.dtype], sort_keys=True)
-    digest = hashlib.blake2b(described.encode(), digest_size=16)
-    for leaf in jax.tree.leaves(clip.params[tower]):
-        digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
-    if tower == "text":
-        for name, content in sorted(clip.tokenizer_files.items()):
-            digest.update(name.encode() + content)
-    return digest.hexdigest()
 
 
 def fingerprint_of_texts(texts: Iterable[str]) -> str:

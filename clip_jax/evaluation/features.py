@@ -4,9 +4,7 @@ Every evaluation begins with it, and needs neither the images nor the image towe
 """
 
 import warnings
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress, pairwise
 from pathlib import Path
@@ -18,12 +16,11 @@ from jaxtyping import Bool, Float32, Int
 from tqdm import tqdm
 
 from clip_jax.clip import PROGRESS_AFTER_SECONDS, Clip
+from clip_jax.data.decoded import read_ahead
 from clip_jax.data.fingerprint import fingerprint
-from clip_jax.data.table import BadSample, Sample, Table
+from clip_jax.data.table import BadSample, Table
 from clip_jax.errors import UserError
 from clip_jax.evaluation.feature_store import FeatureStore, fingerprint_of_texts
-from clip_jax.inputs.images import open_image
-from clip_jax.inputs.preprocess import normalise, resize_and_crop
 from clip_jax.inputs.prompts import prompts_of
 from clip_jax.processes import everywhere, is_first, joined, of_all
 
@@ -156,7 +153,9 @@ def _share(start: int, stop: int) -> range:
 def _embed(clip: Clip, table: Table, rows: range, batch_size: int, progress: tqdm) -> _Chunk:
     """What this process makes of some rows."""
     embeddings, features, good, bad = [], [], [], []
-    for places, samples, pixels in _decoded(clip, table, rows, batch_size):
+    batches = (range(start, min(start + batch_size, rows.stop)) for start in range(rows.start, rows.stop, batch_size))
+    config, size = clip.config.preprocess, clip.config.vision.image_size
+    for places, samples, pixels in read_ahead(table, batches, config, size):
         if len(pixels):
             embedding, before = clip.image_features(pixels, batch_size)
             embeddings.append(embedding)
@@ -171,36 +170,6 @@ def _embed(clip: Clip, table: Table, rows: range, batch_size: int, progress: tqd
     if not embeddings:
         embeddings, features = [np.zeros((0, clip.config.embed_dim), np.float32)], [np.zeros((0, 0), np.float32)]
     return _Chunk(np.concatenate(embeddings), np.concatenate(features), good, bad)
-
-
-def _decoded(
-    clip: Clip, table: Table, rows: range, batch_size: int
-) -> Iterator[tuple[range, list[Sample | BadSample], Float32[np.ndarray, "b size size 3"]]]:
-    """Batches of rows, their samples and the pixels of those that are good; the next is decoded behind each."""
-    config, size = clip.config.preprocess, clip.config.vision.image_size
-
-    def decode(one: Sample | BadSample) -> Any:
-        try:
-            return one if isinstance(one, BadSample) else resize_and_crop(open_image(one.image), config, size)
-        except UserError as error:
-            return BadSample(one.key, "bad image", str(error))
-
-    def load(places: range) -> tuple[range, list[Sample | BadSample], np.ndarray]:
-        samples = table.read(places)
-        decoded = list(decoders.map(decode, samples))
-        found = [one if isinstance(one, BadSample) else sample for sample, one in zip(samples, decoded, strict=True)]
-        good = [one for one in decoded if not isinstance(one, BadSample)]
-        pixels = np.stack(good) if good else np.zeros((0, size, size, 3), np.uint8)
-        return places, found, normalise(pixels, config)
-
-    batches = [range(start, min(start + batch_size, rows.stop)) for start in range(rows.start, rows.stop, batch_size)]
-    with ThreadPoolExecutor() as decoders, ThreadPoolExecutor(1) as ahead:
-        coming = deque(ahead.submit(load, places) for places in batches[:2])
-        for following in (*batches[2:], None, None):
-            if coming:
-                yield coming.popleft().result()
-            if following is not None:
-                coming.append(ahead.submit(load, following))
 
 
 def _together(own: _Chunk) -> _Chunk:

@@ -1,6 +1,7 @@
 """What a labelled dataset asks a model: its classes in words, the templates around them, and how answers are judged."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from clip_jax.evaluation.features import Features, embed_classes
 from clip_jax.evaluation.metrics import METRICS, Metric
 from clip_jax.evaluation.zero_shot import NO_CLASS, ZeroShotResult, match_labels, score
 from clip_jax.inputs.prompts import DEFAULT_TEMPLATE, check_classes, check_templates
+from clip_jax.processes import is_first
 from clip_jax.schema import nearest
 
 IMAGENET = "imagenet"  # whose template sets are offered by their number
@@ -43,7 +45,10 @@ class Question:
 
     def metric_of(self, features: Features) -> Metric:
         """What answers about these images are judged by. Raises UserError for a metric that does not fit them."""
-        several = features.several is not None
+        return self.metric_for(features.several is not None)
+
+    def metric_for(self, several: bool) -> Metric:
+        """As `metric_of`, of images with one label or `several`."""
         metric = self.metric or ("map_11_point" if several else "accuracy")
         if (metric == "map_11_point") != several:
             raise UserError(f"{metric} does not fit images with {'several labels' if several else 'one label'}")
@@ -95,6 +100,14 @@ def _of_benchmark(table: Table, benchmark: Benchmark, templates: tuple[str, ...]
     if not table.class_names:
         raise UserError(
             f"the data does not name its classes, by which those of {benchmark.name} are found; classnames.txt would"
+        )
+    is_known = benchmark.classes == get_benchmark(IMAGENET).classes  # ImageNet's order is the same everywhere
+    if not is_known and benchmark.takes_numbers(table.class_names) and is_first():
+        first = ", ".join(f"{number} is '{names[0]}'" for number, names in enumerate(benchmark.classes[:2]))
+        warnings.warn(
+            f"the data's class names are numbers, taken as places in OpenAI's list of {benchmark.name}: {first}, ...; "
+            "see that this is their order",
+            stacklevel=3,
         )
     found = [NO_CLASS if place is None else place for place in benchmark.match(table.class_names)]
     return Question(benchmark.classes, np.array(found), templates, metric or benchmark.metric)

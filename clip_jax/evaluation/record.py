@@ -19,8 +19,9 @@ class Record:
     """One model's result in one task on one dataset; figures are from 0 to 1.
 
     `metric` names the main one of `figures`, `interval` is where 95 % of it lie when images are resampled. `chance` is
-    what guessing reaches and `published` what others did, by source. `left_out` counts the images that could not be
-    used, of which `bad` has the first as [key, reason]. `details` are the task's own: tables and curves.
+    what guessing reaches and `published` what others did, by source; `remarks` tell where the data may not be those of
+    such figures. `left_out` counts the images that could not be used, of which `bad` has the first as [key, reason].
+    `details` are the task's own: tables and curves.
     """
 
     task: str
@@ -33,6 +34,7 @@ class Record:
     interval: tuple[float, float] | None = None
     chance: float | None = None
     published: dict[str, float] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
     left_out: int = 0
     bad: tuple[tuple[str, str], ...] = ()
     details: dict[str, Any] = field(default_factory=dict)

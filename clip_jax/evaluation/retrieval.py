@@ -3,13 +3,15 @@
 Source: section 4.3 and table 13 of the paper, for Flickr30k and MSCOCO, whose images have five captions each.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int
+from jaxtyping import Array, Float32, Int
 
 from clip_jax.clip import Clip
 from clip_jax.data.table import BadSample, Table
@@ -19,6 +21,7 @@ from clip_jax.evaluation.features import Features, embed_table, embed_texts
 
 RECALLS = (1, 5, 10)
 SCORES_AT_ONCE = 2**25  # 128 MiB
+FILLING = -1  # the place of what fills up a block
 
 
 @dataclass(frozen=True)
@@ -79,39 +82,82 @@ def ranks(
     texts: Float32[np.ndarray, "texts k"],
     image_of: Int[np.ndarray, " texts"],
 ) -> tuple[Int[np.ndarray, " images"], Int[np.ndarray, " texts"]]:
-    """Of each image the rank of the best of its texts, of each text that of its image, in chunks on the device.
+    """Of each image the rank of the best of its texts, of each text that of its image, on the device.
 
-    `image_of` rises, and has every image. Of equal scores the one that stands first counts as the higher.
+    `image_of` rises, and has every image. Of equal scores the one that stands first counts as the higher. Scores are
+    computed once for both directions, those of some images and of all texts of some images at a time.
     """
     starts = np.searchsorted(image_of, np.arange(len(images) + 1))
-    own = starts[:-1, None] + np.arange(np.diff(starts).max())[None]  # of each image, the places of its texts
-    is_own = own < starts[1:, None]
-    own = np.where(is_own, own, 0)
-    each = image_of[:, None]
-    return _ranks(images, texts, own, is_own), _ranks(texts, images, each, np.ones_like(each, bool))
+    bounds = _bounds(starts, math.ceil(math.sqrt(len(images) * len(texts) / SCORES_AT_ONCE)))
+    image_places, text_places = _places(bounds), _places(starts[bounds])
+    blocks = [
+        _Block(*map(jnp.asarray, (images[i], texts[t], i[:, None], t[None], image_of[t][None])))
+        for i, t in zip(image_places, text_places, strict=True)
+    ]
+    to_text, to_image = np.zeros_like(image_places), np.zeros_like(text_places)
+    each, own = range(len(blocks)), []
+    # First each block with itself, which has its own scores. They are taken from the same product as all others:
+    # computed apart, an item's score might be another by a rounding, and beat itself.
+    for i, j in [(i, i) for i in each] + [(i, j) for i in each for j in each if i != j]:
+        scores = _scores(blocks[i], blocks[j])
+        if i == j:
+            own.append(_own(scores, blocks[i]))
+        above = _above(scores, blocks[i], blocks[j], own[i], own[j])
+        to_text[i] += np.asarray(above[0])
+        to_image[j] += np.asarray(above[1])
+    return to_text[image_places != FILLING], to_image[text_places != FILLING]
 
 
-def _ranks(
-    queries: Float32[np.ndarray, "q k"],
-    items: Float32[np.ndarray, "m k"],
-    own: Int[np.ndarray, "q several"],
-    is_own: Bool[np.ndarray, "q several"],
-) -> Int[np.ndarray, " q"]:
-    rows = max(1, min(len(queries), SCORES_AT_ONCE // len(items)))
-    items_there, found = jnp.asarray(items), []
-    for start in range(0, len(queries), rows):
-        parts = [array[start : start + rows] for array in (queries, own, is_own)]
-        padding = rows - len(parts[0])
-        parts = [np.pad(part, ((0, padding), (0, 0))) for part in parts]
-        found.append(np.asarray(_ranks_of_rows(items_there, *parts))[: rows - padding])
-    return np.concatenate(found)
+class _Block(NamedTuple):
+    """Some images and all their texts, the places of both, and of each text that of its image."""
+
+    images: Float32[Array, "i k"]
+    texts: Float32[Array, "t k"]
+    image_places: Int[Array, "i 1"]
+    text_places: Int[Array, "1 t"]
+    image_of: Int[Array, "1 t"]
+
+
+class _Own(NamedTuple):
+    """Of each image of a block score and place of the best of its texts; of each text the score of its image."""
+
+    best: Float32[Array, "i 1"]
+    best_places: Int[Array, "i 1"]
+    of_texts: Float32[Array, "1 t"]
+
+
+def _bounds(starts: Int[np.ndarray, " images1"], blocks: int) -> Int[np.ndarray, " blocks1"]:
+    """Where blocks of images begin, and the last ends: in each about as many images, and as many texts."""
+    along = np.arange(len(starts)) / (len(starts) - 1) + starts / starts[-1]
+    begins = np.diff(np.floor(along[:-1] / 2 * blocks), prepend=-1) > 0
+    return np.append(np.flatnonzero(begins), len(starts) - 1)
+
+
+def _places(bounds: Int[np.ndarray, " blocks1"]) -> Int[np.ndarray, "blocks size"]:
+    """The places from each bound to the next, as rows that are filled up to the longest."""
+    places = bounds[:-1, None] + np.arange(np.diff(bounds).max())
+    return np.where(places < bounds[1:, None], places, FILLING)
 
 
 @jax.jit
-def _ranks_of_rows(items: Array, queries: Array, own: Array, is_own: Array) -> Array:
-    scores = jnp.matmul(queries, items.T, precision="highest")
-    # Taken from the same product: computed apart, an item's score might be another by a rounding, and beat itself.
-    candidates = jnp.where(is_own, jnp.take_along_axis(scores, own, axis=1), -jnp.inf)
-    best, place = candidates.max(axis=1, keepdims=True), jnp.argmax(candidates, axis=1)[:, None]
-    before = jnp.arange(len(items))[None] < jnp.take_along_axis(own, place, axis=1)
-    return jnp.count_nonzero((scores > best) | ((scores == best) & before), axis=1)
+def _scores(images: _Block, texts: _Block) -> Float32[Array, "i t"]:
+    scores = jnp.matmul(images.images, texts.texts.T, precision="highest")
+    return jnp.where((images.image_places != FILLING) & (texts.text_places != FILLING), scores, -jnp.inf)
+
+
+@jax.jit
+def _own(scores: Float32[Array, "i t"], block: _Block) -> _Own:
+    own = jnp.where(block.image_places == block.image_of, scores, -jnp.inf)
+    best_places = jnp.take_along_axis(block.text_places, own.argmax(axis=1)[None], axis=1).T
+    return _Own(own.max(axis=1, keepdims=True), best_places, own.max(axis=0, keepdims=True))
+
+
+@jax.jit
+def _above(
+    scores: Float32[Array, "i t"], images: _Block, texts: _Block, own_of_images: _Own, own_of_texts: _Own
+) -> tuple[Int[Array, " i"], Int[Array, " t"]]:
+    """How many of the texts rank above the best of each image, and how many of the images above that of each text."""
+    best, own = own_of_images.best, own_of_texts.of_texts
+    texts_above = (scores > best) | ((scores == best) & (texts.text_places < own_of_images.best_places))
+    images_above = (scores > own) | ((scores == own) & (images.image_places < texts.image_of))
+    return jnp.count_nonzero(texts_above, axis=1), jnp.count_nonzero(images_above, axis=0)

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from clip_jax.data.table import Table
 from clip_jax.errors import UserError
-from clip_jax.evaluation.benchmarks import Benchmark
+from clip_jax.evaluation.benchmarks import Benchmark, get_benchmark, list_benchmarks
 from clip_jax.evaluation.features import NO_LABEL, Features
-from clip_jax.evaluation.question import IMAGENET, Question
+from clip_jax.evaluation.question import IMAGENET, Question, ask
 from clip_jax.evaluation.record import Record, shown_bad
 from clip_jax.evaluation.tasks import Subject
 from clip_jax.evaluation.zero_shot import NO_CLASS
@@ -38,6 +39,18 @@ class Baseline:
     name: str
     base: float
     shifts: float
+
+
+def ask_shift(
+    name: str, table: Table, base: Question, templates: Sequence[str] = ()
+) -> tuple[Question, Benchmark | None]:
+    """What a shift asks, and the benchmark that it is, where its name is that of one in the group `shifts`.
+
+    A benchmark has its own classes and, unless `templates` are given, its own templates; another shift has those of the
+    base. Raises UserError as `ask` does.
+    """
+    benchmark = get_benchmark(name) if name in list_benchmarks("shifts") else None
+    return ask(table, benchmark, templates=templates or (() if benchmark else base.templates)), benchmark
 
 
 def robustness_record(
@@ -78,10 +91,33 @@ def robustness_record(
         interval=base.interval("accuracy"),
         chance=base.chance,
         published=subject.published("accuracy"),
+        remarks=subject.remarks(len(base) + len(base.bad)),
         left_out=len(bad),
         bad=shown_bad(bad),
         details={"shifts": found, "baselines": [[one.base, one.shifts, one.name] for one in baselines]},
     )
+
+
+def classes_of_shift(
+    base: Question, base_is: Benchmark | None, name: str, shift: Question, shift_is: Benchmark | None
+) -> Int[np.ndarray, " c"]:
+    """Of each class of the base, which of the shift's it is, or NO_CLASS.
+
+    Raises UserError where the shift, called `name`, has a class that the base lacks.
+    """
+    place = np.full(len(base.classes), NO_CLASS)
+    if shift_is is not None and shift_is.imagenet and base_is is not None and base_is.name == IMAGENET:
+        for number, several in enumerate(shift_is.imagenet):
+            place[list(several)] = number
+        return place
+    if base.names == shift.names:
+        return np.arange(len(base.classes))
+    known = {one: number for number, one in enumerate(base.names)}
+    for number, one in enumerate(shift.names):
+        if one not in known:
+            raise UserError(f"the shift {name} has the class '{one}', which the base lacks; name its classes as there")
+        place[known[one]] = number
+    return place
 
 
 def promised(base: float, baselines: Sequence[Baseline]) -> float:
@@ -108,33 +144,13 @@ def read_baselines(path: Path) -> list[Baseline]:
 
 def _base_on(subject: Subject, features: Features, question: Question, name: str, shift: Shift) -> float:
     """The accuracy on the base's images of a shift's classes, asked as the shift is."""
-    place = _classes_of_shift(question, subject.benchmark, name, shift)
+    place = classes_of_shift(question, subject.benchmark, name, shift.question, shift.benchmark)
     class_of = np.where(question.class_of == NO_CLASS, NO_CLASS, place[question.class_of])
     used = (features.labels != NO_LABEL) & (class_of[features.labels] != NO_CLASS)
     if not used.any():
         raise UserError(f"no image of the base has a class of {name}")
     asked = Question(shift.question.classes, class_of, shift.question.templates)
     return asked.answer(subject.clip, features.take(used), subject.cache).top(1)
-
-
-def _classes_of_shift(
-    question: Question, benchmark: Benchmark | None, name: str, shift: Shift
-) -> Int[np.ndarray, " c"]:
-    """Of each class of the base, which of the shift's it is, or NO_CLASS."""
-    place = np.full(len(question.classes), NO_CLASS)
-    is_imagenet = benchmark is not None and benchmark.name == IMAGENET
-    if shift.benchmark is not None and shift.benchmark.imagenet and is_imagenet:
-        for number, several in enumerate(shift.benchmark.imagenet):
-            place[list(several)] = number
-        return place
-    if question.names == shift.question.names:
-        return np.arange(len(question.classes))
-    known = {one: number for number, one in enumerate(question.names)}
-    for number, one in enumerate(shift.question.names):
-        if one not in known:
-            raise UserError(f"the shift {name} has the class '{one}', which the base lacks; name its classes as there")
-        place[known[one]] = number
-    return place
 
 
 def _logit(share: np.ndarray) -> np.ndarray:

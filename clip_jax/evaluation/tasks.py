@@ -37,6 +37,15 @@ class Subject:
         found = {source: self.benchmark.figure(self.model, source, metric) for source in ("open_clip", "paper")}
         return {source: percent / 100 for source, percent in found.items() if percent is not None}
 
+    def remarks(self, images: int) -> tuple[str, ...]:
+        """Where the benchmark's data differ from those of published figures, `images` being all that there are."""
+        if self.benchmark is None:
+            return ()
+        told = [self.benchmark.note] if self.benchmark.note else []
+        if images != self.benchmark.samples:
+            told.append(f"There are {images:,} images here; the published test set has {self.benchmark.samples:,}.")
+        return tuple(told)
+
 
 def zero_shot_record(subject: Subject, features: Features, question: Question, wording: bool = False) -> Record:
     """Zero-shot classification; with `wording`, also what each template reaches alone."""
@@ -71,6 +80,7 @@ def zero_shot_record(subject: Subject, features: Features, question: Question, w
         interval=result.interval(metric),
         chance=chance(metric, len(question.classes)),
         published=subject.published(metric),
+        remarks=subject.remarks(len(result) + len(result.bad)),
         left_out=len(result.bad),
         bad=shown_bad(result.bad),
         details=details,
@@ -101,6 +111,7 @@ def retrieval_record(subject: Subject, features: Features, prefix: str | None = 
         images=len(result.image_to_text),
         chance=1 / len(result.image_to_text),
         published=subject.published(metric),
+        remarks=subject.remarks(len(result.image_to_text) + len(result.bad)),
         left_out=len(result.bad),
         bad=shown_bad(result.bad),
         details={

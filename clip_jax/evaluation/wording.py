@@ -11,25 +11,24 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from clip_jax.clip import Clip
-from clip_jax.evaluation.features import Features, embed_classes
+from clip_jax.clip import Clip, unit_length
+from clip_jax.evaluation.features import Features, embed_texts
 from clip_jax.evaluation.metrics import Metric
 from clip_jax.evaluation.zero_shot import ZeroShotResult, score
-from clip_jax.inputs.prompts import check_templates
+from clip_jax.inputs.prompts import check_classes, check_templates, prompts_of
 
 
 @dataclass(frozen=True)
 class Wording:
-    """The figure that each template reaches alone, and that of their ensembles in embedding and probability space."""
+    """The figure that each template reaches alone, and that of their ensembles in embedding and probability space.
+
+    `answer` is what the ensemble in embedding space answers: the zero-shot result with all templates.
+    """
 
     by_template: dict[str, float]
     embedding_ensemble: float
     probability_ensemble: float
-
-    @property
-    def spread(self) -> float:
-        """How far the best template alone lies above the worst."""
-        return max(self.by_template.values()) - min(self.by_template.values())
+    answer: ZeroShotResult
 
 
 def compare_wording(
@@ -41,17 +40,27 @@ def compare_wording(
     metric: Metric = "accuracy",
     cache: Path | None = None,
 ) -> Wording:
-    """The figures of `templates` on a table that is embedded already; classes and `class_of` are as in `score`."""
-    names = [one if isinstance(one, str) else one[0] for one in classes]
-    by_template, probabilities, result = {}, np.float64(0), None
-    for template in dict.fromkeys(check_templates(templates)):
-        classifier = embed_classes(clip, classes, template, cache)
-        result = score(clip, features, classifier, names, class_of)
+    """The figures of `templates` on a table that is embedded already; classes and `class_of` are as in `score`.
+
+    Every prompt is embedded once: a template's classifier averages its prompts, the ensemble's those of all templates,
+    as `Clip.class_embeddings` does.
+    """
+    names, templates = check_classes(classes), check_templates(templates)
+    distinct = list(dict.fromkeys(templates))
+    prompts = [prompt for _, prompt in prompts_of(classes, distinct)]
+    embeddings = embed_texts(clip, prompts, cache=cache).reshape(-1, len(distinct), clip.config.embed_dim)
+    begins = np.cumsum([0, *map(len, names[:-1])])
+    first_names = [several[0] for several in names]
+    by_template, all_sums, probabilities = {}, np.float64(0), np.float64(0)
+    for place, template in enumerate(distinct):
+        sums = np.add.reduceat(embeddings[:, place], begins, axis=0, dtype=np.float64)
+        all_sums = all_sums + templates.count(template) * sums
+        result = score(clip, features, unit_length(sums), first_names, class_of)
         by_template[template] = result.figure(metric)
         probabilities = probabilities + _probabilities(result)
-    together = score(clip, features, embed_classes(clip, classes, templates, cache), names, class_of)
-    averaged = replace(together, scores=np.asarray(probabilities / len(by_template), np.float32))
-    return Wording(by_template, together.figure(metric), averaged.figure(metric))
+    together = score(clip, features, unit_length(np.asarray(all_sums)), first_names, class_of)
+    averaged = replace(together, scores=np.asarray(probabilities / len(distinct), np.float32))
+    return Wording(by_template, together.figure(metric), averaged.figure(metric), together)
 
 
 def _probabilities(result: ZeroShotResult) -> np.ndarray:

@@ -11,9 +11,8 @@ from clip_jax.config import AttentionKernel, ComputeConfig
 from clip_jax.errors import UserError
 from clip_jax.losses import Kind, Method
 from clip_jax.sharding import MeshConfig
-
-Share = int | float
-"""A number of steps, or a share of all steps where it is a float of at most 1."""
+from clip_jax.training.evaluate_config import EvaluateConfig
+from clip_jax.training.share import Share, in_steps
 
 
 @dataclass(frozen=True)
@@ -164,53 +163,6 @@ class LogConfig:
 
 
 @dataclass(frozen=True)
-class ZeroShotTask:
-    """Zero-shot classification of labelled data; `labels` are the data's own class names where none are given.
-
-    `dataset` names the benchmark that the data is, whose classes and templates are taken then. Without templates, those
-    beside the data are, or "a photo of a {}."
-    """
-
-    data: str
-    labels: tuple[str, ...] = ()
-    templates: tuple[str, ...] = ()
-    dataset: str | None = None
-
-
-@dataclass(frozen=True)
-class RetrievalTask:
-    """Captions of images and images of captions; `prefix` is put before each caption."""
-
-    data: str
-    prefix: str = ""
-
-
-@dataclass(frozen=True)
-class ProbeTask:
-    """A ridge regression from the image features of the labelled images of `train`, tested on those of `data`."""
-
-    train: str
-    data: str
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """Tasks by name, run every so many steps, or every so many `epochs` where these are given, and at the end."""
-
-    every: Share = 0.1
-    epochs: float | None = None
-    zero_shot: dict[str, ZeroShotTask] = field(default_factory=dict)
-    retrieval: dict[str, RetrievalTask] = field(default_factory=dict)
-    probe: dict[str, ProbeTask] = field(default_factory=dict)
-
-    @property
-    def data(self) -> list[str]:
-        """The data specs of all tasks."""
-        specs = [task.data for tasks in (self.zero_shot, self.retrieval, self.probe) for task in tasks.values()]
-        return list(dict.fromkeys([*specs, *(task.train for task in self.probe.values())]))
-
-
-@dataclass(frozen=True)
 class TrainConfig:
     """A whole training run. `batch_size` is global; `microbatches` are the parts that its activations are held in."""
 
@@ -233,12 +185,6 @@ class TrainConfig:
                 raise UserError(f"config.{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("checkpoint", "log", "evaluate"):
             in_steps(getattr(self, name).every, self.steps, f"config.{name}.every", least=1)
-        if self.evaluate.epochs is not None and not self.evaluate.epochs > 0:
-            raise UserError(f"config.evaluate.epochs is {self.evaluate.epochs}; it must be above 0")
-        names = [*self.evaluate.zero_shot, *self.evaluate.retrieval, *self.evaluate.probe]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise UserError(f"config.evaluate has two tasks named '{twice}'; give each its own name")
         if self.checkpoint.keep < 1:
             raise UserError(f"config.checkpoint.keep is {self.checkpoint.keep}; it must be at least 1")
         if self.checkpoint.minutes is not None and not self.checkpoint.minutes > 0:
@@ -267,14 +213,3 @@ class TrainConfig:
             raise UserError(f"config.optimizer.skip_above is {self.optimizer.skip_above}; it must be above 1")
         if self.optimizer.ema is not None and not 0 < self.optimizer.ema < 1:
             raise UserError(f"config.optimizer.ema is {self.optimizer.ema}; it must lie between 0 and 1")
-
-
-def in_steps(value: Share, steps: int, where: str = "value", least: int = 0) -> int:
-    """`value` in steps: a float of at most 1 is a share of `steps`. Raises UserError where it is out of range."""
-    if isinstance(value, float):
-        if not 0 <= value <= 1 or (least and not value):
-            raise UserError(f"{where} is {value}; as a float it is a share of the steps, up to 1")
-        return max(least, round(value * steps))
-    if value < least:
-        raise UserError(f"{where} is {value}; it must be at least {least}")
-    return value

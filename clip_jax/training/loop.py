@@ -20,12 +20,13 @@ from clip_jax.training.bad_samples import BadSamples
 from clip_jax.training.checkpointing import Checkpoints
 from clip_jax.training.chips import peak_flops
 from clip_jax.training.clock import Clock
-from clip_jax.training.config import TrainConfig, in_steps
+from clip_jax.training.config import TrainConfig
 from clip_jax.training.distributed import meet
 from clip_jax.training.evaluations import evaluate
 from clip_jax.training.preemption import Stopped, StopSignals
 from clip_jax.training.preparation import Preparation, prepare
 from clip_jax.training.run_log import RunLog
+from clip_jax.training.share import in_steps
 from clip_jax.training.state import TrainState
 from clip_jax.training.step import leaves_patches_out, make_step, with_all_patches
 from clip_jax.training.step_flops import mfu

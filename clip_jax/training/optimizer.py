@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from clip_jax.models.two_tower import Params
-from clip_jax.training.config import OptimizerConfig, in_steps
+from clip_jax.training.config import OptimizerConfig
 from clip_jax.training.learning_rates import is_trained, scale_by_factors
+from clip_jax.training.share import in_steps
 from clip_jax.training.spikes import skip_spikes
 
 # "All weights that are not gains or biases" (appendix F of the paper); the class token is left out, as in open_clip.

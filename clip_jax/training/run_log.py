@@ -37,11 +37,14 @@ class RunLog:
         self._progress.show(step, figures["loss"], figures["images_per_second"])
 
     def evaluation(self, step: int, results: Mapping[str, float]) -> None:
-        """The figures eval/TASK/FIGURE after `step` updates."""
+        """The figures eval/TASK/FIGURE after `step` updates; the first of each task is shown."""
         self._metrics.write(step, {**results})
         self._wandb.write(step, {**results})
-        top1 = {name.split("/")[1]: value for name, value in results.items() if name.endswith("/top1")}
-        self.say(f"step {step}: top-1 " + ", ".join(f"{name} {value:.1%}" for name, value in top1.items()))
+        first: dict[str, str] = {}
+        for name, value in results.items():
+            _, task, figure = name.split("/", 2)
+            first.setdefault(task, f"{task} {figure} {value:.1%}")
+        self.say(f"step {step}: " + ", ".join(first.values()))
 
     def say(self, line: str) -> None:
         self._progress.say(line)

@@ -17,11 +17,12 @@ from clip_jax.config import ClipConfig, ComputeConfig, PreprocessConfig, VisionC
 from clip_jax.losses import contrastive_loss
 from clip_jax.models.two_tower import Params, image_embedding, normalise, text_embedding, with_statistics
 from clip_jax.sharding import BATCH_AXES, batch_sharding, batch_shards, constrain
-from clip_jax.training.config import TrainConfig, in_steps
+from clip_jax.training.config import TrainConfig
 from clip_jax.training.health import health
 from clip_jax.training.learning_rates import is_trained
 from clip_jax.training.microbatches import in_parts
 from clip_jax.training.optimizer import clamp_logit_scale, make_schedule
+from clip_jax.training.share import in_steps
 from clip_jax.training.spikes import left_out, skipped_updates
 from clip_jax.training.state import TrainState
 from clip_jax.training.step_flops import kept_patches

@@ -133,7 +133,7 @@ def test_a_suite_names_what_failed_and_goes_on(model, tmp_path, capsys):
         main(["evaluate", "suite", "--model", str(model), "--out", str(tmp_path / "out"), *arguments])
     assert ended.value.code == 2
     shown = capsys.readouterr()
-    assert "1 of 2 evaluations failed, the first is bad: " in shown.err
+    assert "1 of 2 evaluations failed, the first is zero-shot of bad: " in shown.err
     assert len(json.loads((tmp_path / "out/results.json").read_text())["results"]) == 1
 
 
@@ -148,7 +148,7 @@ def test_a_suite_finds_its_data(model, tmp_path, capsys):
     main(["evaluate", "suite", "--model", str(model), "--no-cache", *arguments])
     shown = capsys.readouterr().out
     assert "no data found, left out: cifar100" in shown
-    assert "cifar10: " in shown
+    assert "zero-shot of cifar10: " in shown
     (record,) = json.loads((tmp_path / "out/results.json").read_text())["results"]
     assert (record["metric"], record["images"], record["chance"]) == ("accuracy", 10, 0.1)
 

@@ -23,19 +23,35 @@ def sorted_ranks(scores: np.ndarray, is_own: np.ndarray) -> np.ndarray:
     return np.take_along_axis(is_own, order, axis=1).argmax(axis=1)
 
 
-@pytest.mark.parametrize("at_once", [2**25, 1000])
-def test_ranks(at_once, monkeypatch):
-    monkeypatch.setattr(retrievals, "SCORES_AT_ONCE", at_once)  # 1000: four images at a time
-    rng = np.random.default_rng(0)
-    counts = rng.integers(1, 6, 90)
-    image_of = np.repeat(np.arange(90), counts)
-    images, texts = unit(rng, 90, 12), unit(rng, len(image_of), 12)
+def assert_ranks(images: np.ndarray, texts: np.ndarray, image_of: np.ndarray) -> None:
+    """Both directions' are those of the whole matrix in float64."""
     found = ranks(images, texts, image_of)
     scores = images.astype(np.float64) @ texts.T.astype(np.float64)
-    is_own = np.arange(90)[:, None] == image_of[None]
-    np.testing.assert_array_equal(found[0], sorted_ranks(scores, is_own))
-    np.testing.assert_array_equal(found[1], sorted_ranks(scores.T, is_own.T))
-    assert len(np.unique(found[0])) > 10
+    is_own = np.arange(len(images))[:, None] == image_of[None]
+    expected = sorted_ranks(scores, is_own), sorted_ranks(scores.T, is_own.T)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+    assert min(len(np.unique(one)) for one in expected) > 10
+
+
+@pytest.mark.parametrize("at_once", [2**25, 1000, 1])
+@pytest.mark.parametrize("most", [5, 150])
+def test_ranks(at_once, most, monkeypatch):
+    monkeypatch.setattr(retrievals, "SCORES_AT_ONCE", at_once)  # 1000: in five blocks or more, 1: an image at a time
+    rng = np.random.default_rng(0)
+    counts = rng.integers(1, 6, 90)
+    counts[50] = most
+    image_of = np.repeat(np.arange(90), counts)
+    assert_ranks(unit(rng, 90, 12), unit(rng, len(image_of), 12), image_of)
+
+
+@pytest.mark.parametrize("at_once", [2**25, 1000])
+def test_ranks_of_many_equal_scores(at_once, monkeypatch):
+    monkeypatch.setattr(retrievals, "SCORES_AT_ONCE", at_once)
+    rng = np.random.default_rng(0)
+    image_of = np.repeat(np.arange(90), rng.integers(1, 6, 90))
+    images, texts = (rng.integers(-1, 2, (rows, 6)).astype(np.float32) for rows in (90, len(image_of)))
+    assert_ranks(images, texts, image_of)  # of whole numbers, which float32 multiplies exactly
 
 
 def test_of_equal_scores_the_first_is_the_higher():

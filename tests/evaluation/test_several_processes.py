@@ -89,6 +89,6 @@ def test_a_dataset_that_one_process_cannot_open_is_told_by_both(tmp_path):
             process.kill()
     assert [process.returncode for process in processes] == [2, 2], outputs
     for _, errors in outputs:
-        assert "1 of 2 evaluations failed, the first is animals: " in errors
+        assert "1 of 2 evaluations failed, the first is zero-shot of animals: " in errors
         assert "pets1 is not a folder" in errors
     assert [one["dataset"] for one in json.loads((tmp_path / "out/results.json").read_text())["results"]] == ["seen"]

@@ -19,11 +19,8 @@ from clip_jax.errors import UserError
 from clip_jax.training import checkpointing, loop
 from clip_jax.training.agreement import Vote
 from clip_jax.training.checkpointing import Checkpoints
-from clip_jax.training.config import (
-    CheckpointConfig,
-    EvaluateConfig,
-    ZeroShotTask,
-)
+from clip_jax.training.config import CheckpointConfig
+from clip_jax.training.evaluate_config import EvaluateConfig, ZeroShotTask
 from clip_jax.training.evaluations import check_best
 from clip_jax.training.loop import train
 from clip_jax.training.metrics import read_metrics
@@ -161,8 +158,8 @@ def test_a_best_that_no_evaluation_gives_is_refused(name):
     tables = {HELD_OUT: ScenesTable("held_out", 48), "a": pets}
     for valid in ("eval/seen/top1", "eval/seen/top5", "eval/two/mean_per_class", None):
         check_best(CheckpointConfig(best=valid), EvaluateConfig(zero_shot=tasks), tables)
-    everything = "eval/seen/top1, eval/seen/mean_per_class, eval/seen/top5, "
-    everything += "eval/two/top1, eval/two/mean_per_class, eval/two/roc_auc$"
+    everything = "eval/seen/accuracy, eval/seen/top1, eval/seen/mean_per_class, eval/seen/top5, "
+    everything += "eval/two/accuracy, eval/two/top1, eval/two/mean_per_class, eval/two/roc_auc$"
     with pytest.raises(UserError, match=f"'{name}', which no evaluation gives; valid are {everything}"):
         check_best(CheckpointConfig(best=name), EvaluateConfig(zero_shot=tasks), tables)
     with pytest.raises(UserError, match="there are no evaluations"):

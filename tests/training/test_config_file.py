@@ -6,8 +6,8 @@ import pytest
 
 from clip_jax.errors import UserError
 from clip_jax.presets import get_config
-from clip_jax.training.config import in_steps
 from clip_jax.training.config_file import load_config
+from clip_jax.training.share import in_steps
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 

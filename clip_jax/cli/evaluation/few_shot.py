@@ -2,8 +2,13 @@
 
 from collections.abc import Sequence
 
-from clip_jax.cli.evaluation.options import TaskParser, add_question_arguments, cache_folder
-from clip_jax.errors import UserError
+from clip_jax.cli.evaluation.options import (
+    TaskParser,
+    add_few_shot_arguments,
+    add_question_arguments,
+    cache_folder,
+    check_seeds,
+)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -15,12 +20,10 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--train", required=True, metavar="SPEC", help="labelled images that examples are drawn from")
     parser.add_argument("--data", required=True, metavar="SPEC", help="labelled images that it is tested on")
-    parser.add_argument("--shots", type=_shots, default=(1, 2, 4, 8, 16), help="of each class (default: 1,2,4,8,16)")
-    parser.add_argument("--seeds", type=int, default=5, help="how many draws of examples (default: 5)")
+    add_few_shot_arguments(parser)
     add_question_arguments(parser)
     options = parser.parse_args(arguments)
-    if options.seeds < 1:
-        raise UserError(f"--seeds is {options.seeds}; it must be at least 1")
+    check_seeds(options)
 
     from clip_jax.cli.evaluation.prepare import question_of, subject_of, together_with
     from clip_jax.cli.evaluation.show import show
@@ -41,10 +44,3 @@ def run(arguments: Sequence[str]) -> None:
             for shots, mean, error in zip(*(record.details[name] for name in ("shots", "mean", "error")), strict=True):
                 print(f"  {f'{shots} shots':28} {mean:8.2%}" + ("" if error is None else f"  (± {error:.2%})"))
             print(f"  {'zero-shot':28} {record.details['zero_shot']:8.2%}")
-
-
-def _shots(text: str) -> tuple[int, ...]:
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise UserError(f"--shots {text} are not numbers of images with commas between, as in 1,2,4")
-    return tuple(sorted({int(part) for part in parts}))

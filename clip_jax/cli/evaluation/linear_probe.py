@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from clip_jax.cli.evaluation.options import TaskParser, add_question_arguments, cache_folder
-from clip_jax.errors import UserError
+from clip_jax.cli.evaluation.options import TaskParser, add_question_arguments, cache_folder, check_seeds
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -21,8 +20,7 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="draws the validation images (default: 0)")
     add_question_arguments(parser)
     options = parser.parse_args(arguments)
-    if options.seed < 0:
-        raise UserError(f"--seed is {options.seed}; it must be 0 or more")
+    check_seeds(options)
 
     from clip_jax.cli.evaluation.prepare import question_of, subject_of, together_with
     from clip_jax.cli.evaluation.show import show

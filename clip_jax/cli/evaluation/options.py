@@ -5,6 +5,7 @@ from pathlib import Path
 
 from clip_jax.cli.arguments import Parser
 from clip_jax.cli.process_arguments import add_process_arguments
+from clip_jax.errors import UserError
 
 
 class TaskParser(Parser):
@@ -69,3 +70,31 @@ def add_question_arguments(parser: argparse.ArgumentParser, metric: bool = True)
         parser.set_defaults(metric=None)
         return
     question.add_argument("--metric", help="accuracy, mean_per_class, mean_top1_top5, roc_auc or map_11_point")
+
+
+def add_few_shot_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds how many examples of each class few-shot has, and how often they are drawn; `check_seeds` checks them."""
+    parser.add_argument("--shots", type=_shots, default=(1, 2, 4, 8, 16), help="of each class (default: 1,2,4,8,16)")
+    parser.add_argument("--seeds", type=int, default=5, help="how many draws of examples (default: 5)")
+
+
+def add_baselines_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds the models that effective robustness is held against."""
+    parser.add_argument(
+        "--baselines", type=Path, metavar="FILE", help="CSV of other models: name, base, shifts (shares)"
+    )
+
+
+def check_seeds(options: argparse.Namespace) -> None:
+    """Raises UserError for seeds that draw nothing."""
+    if getattr(options, "seed", 0) < 0:
+        raise UserError(f"--seed is {options.seed}; it must be 0 or more")
+    if getattr(options, "seeds", 1) < 1:
+        raise UserError(f"--seeds is {options.seeds}; it must be at least 1")
+
+
+def _shots(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise UserError(f"--shots {text} are not numbers of images with commas between, as in 1,2,4")
+    return tuple(sorted({int(part) for part in parts}))

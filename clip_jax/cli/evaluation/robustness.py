@@ -1,9 +1,8 @@
 """`clip-jax evaluate robustness`: compare zero-shot accuracy on a dataset with that on shifts of it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from clip_jax.cli.evaluation.options import TaskParser, add_question_arguments, cache_folder
+from clip_jax.cli.evaluation.options import TaskParser, add_baselines_argument, add_question_arguments, cache_folder
 from clip_jax.errors import UserError
 
 
@@ -24,38 +23,27 @@ def run(arguments: Sequence[str]) -> None:
         metavar="NAME=SPEC",
         help="a shift; where NAME is a benchmark, it has that one's classes and templates; may be given several times",
     )
-    parser.add_argument(
-        "--baselines",
-        type=Path,
-        metavar="FILE",
-        help="CSV of other models: name, base, shifts (shares)",
-    )
+    add_baselines_argument(parser)
     add_question_arguments(parser, metric=False)
     options = parser.parse_args(arguments)
 
     from clip_jax.cli.evaluation.prepare import question_of, subject_of, together_with
     from clip_jax.cli.evaluation.show import show
     from clip_jax.data.spec import open_table
-    from clip_jax.evaluation.benchmarks import get_benchmark, list_benchmarks
     from clip_jax.evaluation.features import embed_table
-    from clip_jax.evaluation.question import ask
-    from clip_jax.evaluation.robustness import Shift, read_baselines, robustness_record
+    from clip_jax.evaluation.robustness import Shift, ask_shift, read_baselines, robustness_record
 
     with together_with(options):
         baselines = read_baselines(options.baselines) if options.baselines else []
         table, tables = open_table(options.data), {name: open_table(data) for name, data in options.shift}
-        question, asked = question_of(table, options), {}
-        for name, shifted in tables.items():
-            benchmark = get_benchmark(name) if name in list_benchmarks("shifts") else None
-            templates = () if benchmark and not (options.template or options.templates) else question.templates
-            asked[name] = benchmark, ask(shifted, benchmark=benchmark, templates=templates)
+        question = question_of(table, options)
+        templates = question.templates if options.template or options.templates else ()
+        asked = {name: ask_shift(name, shifted, question, templates) for name, shifted in tables.items()}
         cache = cache_folder(options)
         subject = subject_of(options, cache)
         features = embed_table(subject.clip, table, options.batch_size, cache, options.data)
         shifts = {
-            name: Shift(
-                embed_table(subject.clip, tables[name], options.batch_size, cache, data), asked[name][1], asked[name][0]
-            )
+            name: Shift(embed_table(subject.clip, tables[name], options.batch_size, cache, data), *asked[name])
             for name, data in options.shift
         }
         record = robustness_record(subject, features, question, shifts, baselines)

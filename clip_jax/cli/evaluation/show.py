@@ -38,6 +38,8 @@ def print_figures(record: Record) -> None:
         print(line)
     for source, value in record.published.items():
         print(f"  {f'{record.metric} in {source}':28} {value:8.2%}")
+    for told in record.remarks:
+        print(f"  note: {told}")
     if record.left_out:
         first = f", the first is {record.bad[0][0]}" if record.bad else ""
         print(f"left out: {record.left_out} that cannot be used{first}")

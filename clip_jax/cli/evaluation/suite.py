@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clip_jax.cli.arguments import split_labels
-from clip_jax.cli.evaluation.options import TaskParser, cache_folder
+from clip_jax.cli.evaluation.options import (
+    TaskParser,
+    add_baselines_argument,
+    add_few_shot_arguments,
+    cache_folder,
+    check_seeds,
+)
 from clip_jax.errors import UserError
 
 
@@ -24,16 +30,29 @@ def run(arguments: Sequence[str]) -> None:
         help="benchmarks or groups of them (paper, shifts, limits, retrieval), with commas between",
     )
     parser.add_argument(
-        "--data",
-        action="append",
+        "--tasks",
+        type=split_labels,
         default=[],
-        type=_named,
-        metavar="NAME=SPEC",
-        help="where a dataset is, a benchmark or any other; may be given several times",
+        metavar="NAMES",
+        help="zero-shot, retrieval, linear-probe, few-shot, robustness, with commas between (default: retrieval for "
+        "the benchmarks of it, zero-shot for all others)",
     )
     parser.add_argument("--root", type=Path, metavar="FOLDER", help="where datasets lie in folders of their names")
+    for part, what in (
+        ("data", "where a dataset is, a benchmark or any other"),
+        ("train", "its training images, for probes"),
+        ("validation", "those that a linear probe's strength is chosen on"),
+    ):
+        parser.add_argument(
+            f"--{part}", action="append", default=[], type=_named, metavar="NAME=SPEC", help=f"{what}; may be repeated"
+        )
+    add_few_shot_arguments(parser)
+    parser.add_argument("--seed", type=int, default=0, help="draws a linear probe's validation images (default: 0)")
+    parser.add_argument("--per-template", action="store_true", help="tell what each template reaches alone, too")
+    add_baselines_argument(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where results are kept")
     options = parser.parse_args(arguments)
+    check_seeds(options)
 
     from dataclasses import asdict
 
@@ -41,21 +60,39 @@ def run(arguments: Sequence[str]) -> None:
     from clip_jax.cli.evaluation.prepare import together_with
     from clip_jax.cli.evaluation.suite_table import print_line, print_table
     from clip_jax.clip import load
+    from clip_jax.evaluation.datasets import Places, chosen, find_data
+    from clip_jax.evaluation.jobs import Settings, jobs_of
     from clip_jax.evaluation.pages.comparison import write_page
-    from clip_jax.evaluation.suite import chosen, find_data, run_suite
+    from clip_jax.evaluation.robustness import read_baselines
+    from clip_jax.evaluation.suite import run_suite
     from clip_jax.processes import is_first
 
-    entries, missing = find_data(chosen(options.datasets), dict(options.data), options.root)
-    if not entries:
+    places = Places(dict(options.data), dict(options.train), dict(options.validation))
+    datasets, missing = find_data(chosen(options.datasets), places, options.root)
+    if not datasets:
         where = f" below {options.root}" if options.root else "; --root FOLDER or --data NAME=SPEC tell where they are"
         raise UserError(f"no data of {', '.join(missing[:5]) or 'any dataset'} found{where}")
+    jobs, left_out = jobs_of(datasets, options.tasks)
+    if not jobs:
+        raise UserError(f"there is nothing to do: {left_out[0] if left_out else 'the tasks do not fit the datasets'}")
+    baselines = tuple(read_baselines(options.baselines)) if options.baselines else ()
+    settings = Settings(options.seed, options.shots, options.seeds, options.per_template, baselines)
     with together_with(options):
-        if missing and is_first():
-            print(f"no data found, left out: {', '.join(missing)}")
+        if is_first():
+            if missing:
+                print(f"no data found, left out: {', '.join(missing)}")
+            for told in left_out:
+                print(f"left out: {told}")
         outcomes, cache = [], cache_folder(options)
-        total = len(entries) * len(set(options.model))
+        total = len(jobs) * len(set(options.model))
         suite = run_suite(
-            options.model, lambda name: load(name, options.dtype), entries, options.out, options.batch_size, cache
+            options.model,
+            lambda name: load(name, options.dtype),
+            jobs,
+            options.out,
+            settings,
+            options.batch_size,
+            cache,
         )
         for outcome in suite:
             outcomes.append(outcome)
@@ -73,12 +110,13 @@ def run(arguments: Sequence[str]) -> None:
         if problems:
             first = problems[0]
             raise UserError(
-                f"{len(problems)} of {total} evaluations failed, the first is {first.entry.name}: {first.problem}"
+                f"{len(problems)} of {total} evaluations failed, the first is {first.job.task} of "
+                f"{first.job.dataset.name}: {first.problem}"
             )
 
 
 def _named(text: str) -> tuple[str, str]:
     name, equals, data = text.partition("=")
     if not name or not equals or not data or "/" in name:
-        raise UserError(f"--data {text} is not NAME=SPEC, as in pets=folder:data/pets")
+        raise UserError(f"{text} is not NAME=SPEC, as in pets=folder:data/pets")
     return name, data

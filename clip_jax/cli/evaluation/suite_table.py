@@ -1,4 +1,4 @@
-"""What a suite prints: a line a result, and at the end a table with datasets down and models across."""
+"""What a suite prints: a line a result, and at the end a table for each task with datasets down and models across."""
 
 from collections.abc import Sequence
 
@@ -15,23 +15,33 @@ def print_line(number: int, total: int, outcome: Outcome) -> None:
     else:
         how = "kept" if outcome.seconds is None else f"{outcome.seconds:.0f} s"
         said = f"{outcome.record.figure:7.2%}  {outcome.record.metric} ({outcome.record.images:,} images, {how})"
-    print(f"[{number}/{total}] {outcome.model}, {outcome.entry.name}: {said}", flush=True)
+        if outcome.record.left_out:
+            said += f", {outcome.record.left_out:,} left out"
+    job = outcome.job
+    print(f"[{number}/{total}] {outcome.model}, {job.task} of {job.dataset.name}: {said}", flush=True)
 
 
 def print_table(records: Sequence[Record]) -> None:
     """The main figures in percent, with the mean over the datasets that every model has."""
     models = list(dict.fromkeys(record.model for record in records))
-    datasets = list(dict.fromkeys(record.dataset for record in records))
-    found = {(record.dataset, record.model): record for record in records}
     widths = [max(len(_short(model)), 7) for model in models]
     heads = "  ".join(f"{_short(model):>{width}}" for model, width in zip(models, widths, strict=True))
-    print(f"\n{'dataset':<{WIDTH}} {'metric':<16} {heads}  published")
+    for task in dict.fromkeys(record.task for record in records):
+        of_task = [record for record in records if record.task == task]
+        print(f"\n{task:<{WIDTH}} {'metric':<16} {heads}  chance  published")
+        _print_rows(of_task, models, widths)
+
+
+def _print_rows(records: Sequence[Record], models: Sequence[str], widths: Sequence[int]) -> None:
+    found = {(record.dataset, record.model): record for record in records}
+    datasets = list(dict.fromkeys(record.dataset for record in records))
     for dataset in datasets:
         row = [found.get((dataset, model)) for model in models]
         first = next(record for record in row if record)
         cells = "  ".join(_cell(record, width) for record, width in zip(row, widths, strict=True))
+        chance = "-" if first.chance is None else f"{first.chance:.1%}"
         published = ", ".join(f"{value:.1%} ({source})" for source, value in first.published.items())
-        print(f"{dataset[:WIDTH]:<{WIDTH}} {first.metric:<16} {cells}  {published}".rstrip())
+        print(f"{dataset[:WIDTH]:<{WIDTH}} {first.metric:<16} {cells}  {chance:>6}  {published}".rstrip())
     whole = [dataset for dataset in datasets if all((dataset, model) in found for model in models)]
     if len(whole) > 1:
         means = [sum(found[dataset, model].figure for dataset in whole) / len(whole) for model in models]

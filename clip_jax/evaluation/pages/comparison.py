@@ -42,7 +42,7 @@ def write_page(records: Sequence[Record], path: Path) -> None:
         sections.append(few_shot_section(rows, models))
     if rows := comparison.of("robustness"):
         sections.append(robustness_section(rows, models))
-    sections += [_zero_shot(comparison.of("zero-shot"), models), _left_out(comparison)]
+    sections += [_zero_shot(comparison.of("zero-shot"), models), _remarks(comparison), _left_out(comparison)]
     parts = {
         "title": escape(title),
         "introduction": introduction(comparison),
@@ -68,7 +68,10 @@ def _overview(comparison: Comparison, models: Mapping[str, Look]) -> str:
 
 
 def _dots(group: Group, models: Mapping[str, Look]) -> str:
-    sentence = "Each mark is a model's figure on a dataset, its bar the 95% interval; further right is better."
+    bar = (
+        ", its bar the 95% interval" if any(one.interval for row in group.rows for one in row.records.values()) else ""
+    )
+    sentence = f"Each mark is a model's figure on a dataset{bar}; further right is better."
     if any(row.chance is not None for row in group.rows):
         sentence += " The grey tick is what guessing reaches."
     if any(record.published for row in group.rows for record in row.records.values()):
@@ -101,6 +104,16 @@ def _zero_shot(rows: Sequence[Row], models: Mapping[str, Look]) -> str:
     blocks = [dataset_block(row, models, is_open=len(rows) <= OPEN) for row in rows]
     hint = "" if len(rows) <= OPEN else "<p>Each dataset opens with a click.</p>"
     return section("zero-shot", "Zero-shot in detail", hint, *blocks) if blocks else ""
+
+
+def _remarks(comparison: Comparison) -> str:
+    """Where the data may not be those of published figures."""
+    told: dict[str, dict[str, None]] = {}
+    for row in comparison.rows:
+        for record in row.records.values():
+            told.setdefault(row.title, {}).update(dict.fromkeys(record.remarks))
+    lines = [f"<p><b>{escape(title)}</b>: {escape(' '.join(one))}</p>" for title, one in told.items() if one]
+    return section("remarks", "Where data differ from those of published figures", *lines) if lines else ""
 
 
 def _left_out(comparison: Comparison) -> str:

@@ -73,6 +73,30 @@ def differences(rows: Sequence[Row], first: str, second: str) -> str:
     return draw(paint, WIDTH, 0.7 + 0.36 * len(rows))
 
 
+def against_probe(gaps: Mapping[str, Mapping[str, float]], models: Mapping[str, Look]) -> str:
+    """By dataset and model how far zero-shot lies above the linear probe, sorted.
+
+    Source: figures 5 and 8 of the paper.
+    """
+    order = sorted(gaps, key=lambda dataset: -max(gaps[dataset].values()))
+    shown = [model for model in models if any(model in of for of in gaps.values())]
+
+    def paint(axes: Axes) -> None:
+        axes.axvline(0, color=GREY, linewidth=0.8)
+        for y, dataset in enumerate(order):
+            for i, model in enumerate(shown):
+                if (gap := gaps[dataset].get(model)) is not None:
+                    place, look = y + (i - (len(shown) - 1) / 2) * 0.7 / len(shown), models[model]
+                    axes.plot([0, gap], [place] * 2, color=look.colour, linewidth=1.6, alpha=0.45)
+                    axes.plot(gap, place, look.mark, markersize=5.5, color=look.colour, mec="none")
+        _label_rows(axes, order)
+        axes.xaxis.set_major_formatter(lambda value, _: points(value).removesuffix(".0").lstrip("±"))
+        axes.set_xlabel("zero-shot minus linear probe, points of percent")
+        legend(axes, [handle(models[model].mark, models[model].colour, models[model].name) for model in shown])
+
+    return draw(paint, WIDTH, 0.85 + max(0.3, 0.15 * len(shown)) * len(order) + 0.1 * len(shown))
+
+
 def strip(wordings: Mapping[str, dict], models: Mapping[str, Look], metric: str) -> str:
     """By model a dot for each template alone, and the two ensembles of all; `wordings` as in zero-shot's details."""
 

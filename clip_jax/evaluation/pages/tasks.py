@@ -11,6 +11,7 @@ from clip_jax.evaluation.pages.curves import few_shot_curves, search_curves
 from clip_jax.evaluation.pages.figures import plot, table
 from clip_jax.evaluation.pages.frame import plots, section
 from clip_jax.evaluation.pages.looks import Look
+from clip_jax.evaluation.pages.plots import against_probe
 from clip_jax.evaluation.pages.rows import Row
 from clip_jax.evaluation.pages.words import (
     axis_name,
@@ -20,6 +21,7 @@ from clip_jax.evaluation.pages.words import (
     counted,
     joined,
     metric_name,
+    points,
     shown,
 )
 from clip_jax.evaluation.record import Record
@@ -55,7 +57,7 @@ def retrieval_section(rows: Sequence[Row]) -> str:
 
 def linear_probe_section(rows: Sequence[Row], models: Mapping[str, Look]) -> str:
     """The search for each dataset's strength."""
-    figures = []
+    figures = _against_probe(rows, models)
     for row in rows:
         details = {model: record.details for model, record in row.records.items()}
         told = by_model({model: _chosen(record) for model, record in row.records.items()})
@@ -69,6 +71,27 @@ def linear_probe_section(rows: Sequence[Row], models: Mapping[str, Look]) -> str
         "classifier learn the training images by heart, too much lets it learn nothing.</p>"
     )
     return section("linear-probe", "Linear probe", sentence, plots(figures))
+
+
+def _against_probe(rows: Sequence[Row], models: Mapping[str, Look]) -> list[str]:
+    """Zero-shot beside the probe, where there are several datasets."""
+    gaps: dict[str, dict[str, float]] = {}
+    for row in rows:
+        for model, record in row.records.items():
+            if record.details.get("zero_shot") is not None:
+                gaps.setdefault(row.title, {})[model] = record.details["zero_shot"] - record.figure
+    if len(gaps) < 2:
+        return []
+    told, means = [by_model({model: points(gap) for model, gap in of.items()}) for of in gaps.values()], {}
+    for model in models:
+        own = [of[model] for of in gaps.values() if model in of]
+        means |= {model: f"{points(float(np.mean(own)))} on average"} if own else {}
+    sentence = (
+        "At zero, words alone do as well as a classifier fitted to all labels; the further to the left, the more "
+        f"labels add. In points of percent: {escape(by_model(means))}."
+    )
+    alt = "; ".join(f"{title} {one}" for title, one in zip(gaps, told, strict=True))
+    return [plot("Zero-shot against the linear probe", against_probe(gaps, models), alt, sentence)]
 
 
 def _chosen(record: Record) -> str:

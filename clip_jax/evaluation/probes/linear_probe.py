@@ -42,12 +42,17 @@ class Search:
 
 @dataclass(frozen=True)
 class LinearProbeResult:
-    """The figure and the scores [b, c] on the test data of a probe fitted to training and validation data."""
+    """The figure and the scores [b, c] on the test data of a probe fitted to training and validation data.
+
+    `fitted_to` and `chosen_on` are the numbers of images of that fit and of those that the search was judged on.
+    """
 
     figure: float
     scores: Float32[np.ndarray, "b c"]
     probe: Probe
     search: Search
+    fitted_to: int
+    chosen_on: int
 
     @property
     def strength(self) -> float:
@@ -74,7 +79,7 @@ def linear_probe(
     search = search_strength(train, validation, metric)
     probe = fit(everything, search.best.strength, start=search.probe)
     scores = probe.scores(test.features)
-    return LinearProbeResult(metric(scores, test.labels), scores, probe, search)
+    return LinearProbeResult(metric(scores, test.labels), scores, probe, search, len(everything), len(validation))
 
 
 def search_strength(train: LabelledFeatures, validation: LabelledFeatures, metric: Figure) -> Search:

@@ -3,6 +3,7 @@
 Probes are fitted to what the image tower has before its last projection. Source: appendix A.3 of the paper.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from clip_jax.data.table import BadSample
 from clip_jax.errors import UserError
+from clip_jax.evaluation.bootstrap import interval
 from clip_jax.evaluation.features import NO_LABEL, Features
 from clip_jax.evaluation.metrics import METRICS, Metric, chance
 from clip_jax.evaluation.probes.few_shot import few_shot
@@ -43,12 +45,13 @@ def linear_probe_record(
     details = {
         "search": [[trial.strength, trial.figure] for trial in found.search.trials],
         "strength": found.strength,
-        "train_images": len(parts[0]),
-        "validation_images": 0 if held is None else len(held),
+        "train_images": found.fitted_to - found.chosen_on,
+        "validation_images": found.chosen_on,
         "zero_shot": _zero_shot(subject, question, test, metric) if zero_shot else None,
     }
     splits = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
-    return _record(subject, "linear-probe", metric, {metric: found.figure}, splits, len(parts[1]), details)
+    made = _record(subject, "linear-probe", metric, {metric: found.figure}, splits, len(parts[1]), details)
+    return replace(made, interval=interval(metric, found.scores, parts[1].labels))
 
 
 def few_shot_record(
@@ -111,21 +114,21 @@ def check_same_classes(one: tuple[str, ...], other: tuple[str, ...]) -> None:
         raise UserError(f"the splits of a dataset must have the same classes; '{name}' is in one of them only")
 
 
-def _check_every_class(train: LabelledFeatures, class_names: tuple[str, ...]) -> None:
-    """Raises UserError, with its name, for a class of which there is nothing to draw from."""
-    if train.labels.ndim == 1:
-        empty = np.flatnonzero(np.bincount(train.labels, minlength=len(class_names)) == 0)
-        if len(empty):
-            raise UserError(f"the class '{class_names[empty[0]]}' has no training images; few-shot needs some of each")
-
-
-def _left_out(splits: dict[str, Features]) -> list[BadSample]:
+def left_out(splits: Mapping[str, Features]) -> list[BadSample]:
     """The images of all splits that could not be used, their keys beginning with the split's name."""
     found = [replace(bad, key=f"{name}: {bad.key}") for name, split in splits.items() for bad in split.bad]
     for name, split in splits.items():
         unlabelled = np.flatnonzero(split.labels == NO_LABEL) if split.several is None else []
         found += [BadSample(f"{name}: {split.keys[i]}", "bad label", "it has no label") for i in unlabelled]
     return found
+
+
+def _check_every_class(train: LabelledFeatures, class_names: tuple[str, ...]) -> None:
+    """Raises UserError, with its name, for a class of which there is nothing to draw from."""
+    if train.labels.ndim == 1:
+        empty = np.flatnonzero(np.bincount(train.labels, minlength=len(class_names)) == 0)
+        if len(empty):
+            raise UserError(f"the class '{class_names[empty[0]]}' has no training images; few-shot needs some of each")
 
 
 def _zero_shot(subject: Subject, question: Question, test: Features, metric: Metric) -> float:
@@ -141,7 +144,7 @@ def _record(
     images: int,
     details: dict[str, Any],
 ) -> Record:
-    bad, test = _left_out(splits), splits["test"]
+    bad, test = left_out(splits), splits["test"]
     return Record(
         task=task,
         model=subject.model,
@@ -151,6 +154,7 @@ def _record(
         figures=figures,
         images=images,
         chance=chance(metric, len(test.class_names)),
+        remarks=subject.remarks(len(test) + len(test.bad)),
         left_out=len(bad),
         bad=shown_bad(bad),
         details={"classes": len(test.class_names), **details},

@@ -261,6 +261,29 @@ def test_images_that_were_left_out_are_told(everything):
     assert shown.tables[-1][1:] == [["a.jpg", "it ends early", "MNIST"], ["b.jpg", "it has no label", "MNIST"]]
 
 
+def test_zero_shot_is_set_against_probes_of_several_datasets(tmp_path):
+    records = [
+        replace(linear_probe(model), dataset=name, details=linear_probe(model).details | {"zero_shot": figure})
+        for model, figures in (("a", (0.613, 0.703)), ("b", (0.513, 0.613)))
+        for name, figure in zip(("cifar10", "mnist"), figures, strict=True)
+    ]
+    shown = page(records, tmp_path)
+    # The probes have 71.3 %: 10 and 1 points more, and 20 and 10.
+    assert f"In points of percent: a: {MINUS}5.5 on average; b: {MINUS}15.0 on average." in shown.words
+    alt = f"CIFAR-10 a: {MINUS}10.0; b: {MINUS}20.0; MNIST a: {MINUS}1.0; b: {MINUS}10.0"
+    (drawn,) = [one for one in shown.all("img") if one["alt"] == alt]
+    assert {"CIFAR-10", "MNIST", "a", "b"} <= set(svg_texts(drawn["src"] or ""))
+    assert "In points of percent" not in page(records[:1], tmp_path).words
+
+
+def test_where_data_are_others_is_told_once(tmp_path):
+    told = ("There are 100 images here; the published test set has 10,000.", "A <note>.")
+    shown = page([zero_shot("a", "mnist", 0.5, remarks=told), zero_shot("b", "mnist", 0.5, remarks=told)], tmp_path)
+    assert shown.words.count(told[0]) == 1
+    assert "A <note>." in shown.words
+    assert "remarks" in shown.ids()
+
+
 def test_names_are_text_not_markup(tmp_path):
     records = []
     for model in (EVIL, "other"):

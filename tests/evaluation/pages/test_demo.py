@@ -4,52 +4,19 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
-from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.html_page import HtmlPage
 
 from clip_jax.data.scenes import ScenesTable
 from clip_jax.data.table import Sample, usable
 from clip_jax.evaluation.pages.demo import DemoResults, write_report
 from clip_jax.evaluation.zero_shot import ZeroShotResult
 
-VOID = {"meta", "link", "img", "br"}
 EVIL = '<script>alert("x")</script> & $$ "quoted" \'single\''
-
-
-class Page(HTMLParser):
-    """What a browser would see: elements, attributes and text; fails on tags that do not balance."""
-
-    def __init__(self, text: str):
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words = ""
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        assert len(dict(attrs)) == len(attrs), f"an attribute stands twice in {tag}"
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
-            self.words += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    def ids(self) -> set[str | None]:
-        return {attributes["id"] for _, attributes in self.elements if "id" in attributes}
 
 
 def results(images: int = 48, wrong: int = 20) -> DemoResults:
@@ -93,7 +60,7 @@ def text(tmp_path_factory) -> str:
 
 
 def test_the_page_needs_nothing_else(text):
-    page = Page(text)
+    page = HtmlPage(text)
     assert text.startswith("<!DOCTYPE html>")
     for tag, attributes in page.elements:
         for name in ("src", "href", "srcset", "data", "action"):
@@ -104,7 +71,7 @@ def test_the_page_needs_nothing_else(text):
 
 
 def test_the_page_has_what_it_should(text):
-    page = Page(text)
+    page = HtmlPage(text)
     assert {"figures", "samples", "curves", "similarity", "confusion", "mistakes", "next"} <= page.ids()
     # 28 of 48 are right; the median of 100 to 500 images/s.
     for words in ("58.3%", "87.5%", "4.2%", "2 min 5 s", "300", "50", "24 of the 64", "8 of 8 are", "20 of 48 images"):
@@ -120,7 +87,7 @@ def test_the_page_has_what_it_should(text):
 
 
 def test_every_image_decodes_and_is_described(text):
-    images = Page(text).all("img")
+    images = HtmlPage(text).all("img")
     assert len(images) == 12 + 3 + 8 + 24 + 16
     assert all("alt" in image for image in images)
     assert sum(not image["alt"] for image in images) == 24  # beside the name of a class
@@ -145,7 +112,7 @@ def test_the_surest_mistakes_come_first(tmp_path):
         probabilities=made.probabilities[order],
     )
     write_report(shuffled, tmp_path / "report.html")
-    words = Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
+    words = HtmlPage((tmp_path / "report.html").read_text(encoding="utf-8")).words
     sure = re.findall(r"answered ([a-z ]+), ([\d.]+)% sure", words)
     names = made.held_out.class_names
     assert sure == [(names[i + 1], f"{90 - i}.0") for i in range(16)]
@@ -155,11 +122,11 @@ def test_no_mistakes_and_no_evaluations(tmp_path):
     made = results(wrong=0)
     lines = [{k: v for k, v in line.items() if not k.startswith("eval/")} for line in made.metrics]
     write_report(replace(made, metrics=lines), tmp_path / "report.html")
-    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    page = HtmlPage((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "all 48 held-out images are named correctly" in page.words
     assert len(page.all("figure")) == 2
     write_report(replace(made, metrics=[]), tmp_path / "report.html")
-    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    page = HtmlPage((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "curves" not in page.ids()
     assert len(page.all("figure")) == 0
 
@@ -180,7 +147,7 @@ def test_captions_are_text_not_markup(tmp_path):
         ),
         tmp_path / "report.html",
     )
-    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    page = HtmlPage((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert not page.all("script")
     assert page.words.count(EVIL) >= 4  # the sample, the similarity's row, the confusion's row and column
     assert EVIL in [image["alt"] for image in page.all("img")]

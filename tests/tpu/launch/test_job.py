@@ -12,7 +12,8 @@ from clip_jax.tpu.launch import preflight
 from clip_jax.tpu.launch.job import Job, check_reach, wandb_key
 from clip_jax.tpu.launch.runner import Result
 from clip_jax.tpu.topology import parse_topology
-from clip_jax.training.config import DataConfig, DrawConfig, EvaluateConfig, SourceConfig, TrainConfig, ZeroShotTask
+from clip_jax.training.config import DataConfig, DrawConfig, SourceConfig, TrainConfig
+from clip_jax.training.evaluate_config import EvaluateConfig, ZeroShotTask
 
 BUCKET = "gs://bucket/run"
 

@@ -1,0 +1,80 @@
+"""What is kept beside a set of embeddings: which model made it of which data, and how."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Literal
+
+from clip_jax.errors import UserError
+from clip_jax.schema import parse
+
+VERSION = 1  # to be raised where the same model and data would give other embeddings
+
+
+@dataclass(frozen=True)
+class Description:
+    """A set of embeddings in words and numbers, as JSON beside it.
+
+    `model` and `data` say where they were, the digests what they were. `samples` are all that the data has, each
+    `shard` of them embedded together; `left_out` of these could not be used, by cause. `rows` are in the set, None
+    while it is not complete. `normalized` rows have length one. `dtype` is that of the rows, `compute` that of the
+    model's activations.
+    """
+
+    model: str
+    visual_digest: str
+    text_digest: str
+    data: str
+    data_digest: str
+    of: Literal["images", "texts"]
+    samples: int
+    shard: int
+    width: int
+    normalized: bool
+    dtype: Literal["float32", "float16"]
+    compute: Literal["float32", "bfloat16"]
+    rows: int | None = None
+    left_out: dict[str, int] = field(default_factory=dict)
+    version: int = VERSION
+
+    @property
+    def shards(self) -> int:
+        """How many there are, the last of which may be smaller."""
+        return -(-self.samples // self.shard)
+
+    def samples_of(self, shard: int) -> range:
+        """The places in the data that a shard is of."""
+        return range(shard * self.shard, min((shard + 1) * self.shard, self.samples))
+
+    def difference(self, other: "Description") -> str | None:
+        """In which way a set that `other` describes would not be this one, in words; None where it would be."""
+        one, another = (replace(each, rows=None, left_out={}, model="", data="") for each in (self, other))
+        for name in (each.name for each in fields(self) if getattr(one, each.name) != getattr(another, each.name)):
+            match name:
+                case "visual_digest" | "text_digest":
+                    return f"another model ({self.model}, as it was then)"
+                case "data_digest" | "samples":
+                    return f"other data ({self.data}, as it was then)"
+                case "compute":
+                    return f"--compute {self.compute}"
+                case "normalized":
+                    return "normalised embeddings" if self.normalized else "--raw"
+                case "of":
+                    return f"embeddings of {self.of}"
+                case _:
+                    return f"{name} {getattr(self, name)}"
+        return None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def read_description(path: Path) -> Description:
+    """Raises UserError for a file that cannot be read, or says something else."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}, which describes a set of embeddings: {error}") from error
+    if isinstance(values, dict) and values.get("version", VERSION) != VERSION:
+        raise UserError(f"{path} is of version {values['version']}; this clip_jax knows {VERSION}, so embed anew")
+    return parse(Description, values, str(path))

@@ -1,0 +1,53 @@
+"""A model's towers on every local device, in batches of one size whose results are fetched later."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float32, Int32
+
+from clip_jax.clip import Clip
+from clip_jax.models.text import without_padding
+from clip_jax.sharding import MeshConfig, batch_sharding, make_mesh
+
+
+class Encoder:
+    """Embeddings of `clip`, of length one where `normalized`; every batch is filled up to `batch_size` rows.
+
+    That is rounded up to what the devices divide. All batches have one shape, so nothing is compiled twice, and a row
+    is computed by the same program wherever it comes.
+    """
+
+    def __init__(self, clip: Clip, batch_size: int, normalized: bool) -> None:
+        mesh = make_mesh(MeshConfig(), jax.local_devices())
+        self._sharding = batch_sharding(mesh)
+        self._params = jax.device_put(clip.params, NamedSharding(mesh, P()))
+        self.config, self.tokenize = clip.config, clip.tokenize
+        self.width = clip.config.embed_dim
+        self.batch_size = -(-batch_size // self._sharding.num_devices) * self._sharding.num_devices
+        self._image = jax.jit(_embedding(clip.apply_image, normalized))
+        self._text = jax.jit(_embedding(clip.apply_text, normalized))
+
+    def image(self, pixels: Float32[np.ndarray, "b size size 3"]) -> Float32[Array, "batch k"]:
+        """Embeddings of preprocessed images, then rows of no meaning; on the device, perhaps not there yet."""
+        return self._image(self._params, self._placed(pixels))
+
+    def text(self, tokens: Int32[np.ndarray, "b context"]) -> Float32[Array, "batch k"]:
+        """The same of tokens."""
+        return self._text(self._params, self._placed(without_padding(self.config.text, tokens)))
+
+    def _placed(self, rows: np.ndarray) -> Array:
+        filling = np.zeros((self.batch_size - len(rows), *rows.shape[1:]), rows.dtype)
+        return jax.device_put(np.concatenate([rows, filling]) if len(filling) else rows, self._sharding)
+
+
+def _embedding(apply: Callable[..., Array], normalized: bool) -> Callable[[Any, Array], Array]:
+    def embedding(params: Any, inputs: Array) -> Array:
+        found = apply(params, inputs).astype(jnp.float32)
+        return found / jnp.linalg.norm(found, axis=-1, keepdims=True) if normalized else found
+
+    return embedding

@@ -1,0 +1,146 @@
+"""A folder of shards: what some consecutive samples became, each written whole or not at all, so that any may be next.
+
+NNNNN.npy has a row an embedding, NNNNN.keys.jsonl a line a row that says what it is of, and NNNNN.bad.jsonl, where
+there is one, a line for each sample that was left out. The .npy comes last: where it is, the shard is complete.
+"""
+
+import fcntl
+import io
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from clip_jax.errors import IOFailure, UserError
+from clip_jax.search.description import Description, read_description
+
+DESCRIPTION = "set.json"
+PARTIAL = ".partial-"
+COPIED_AT_ONCE = 2**22
+
+
+class Shard(NamedTuple):
+    """What some consecutive samples became: a row and a key each, or several, or a reason why not."""
+
+    number: int
+    embeddings: Float[np.ndarray, "n width"]
+    keys: Sequence[Mapping[str, Any]]
+    bad: Sequence[Mapping[str, Any]]
+
+
+def begin(folder: Path, description: Description) -> Description:
+    """Makes the empty `folder` one of shards of this set, or finds that it is, and returns what describes it.
+
+    Raises UserError where it is of another set or holds something else, and where it cannot be written to.
+    """
+    path = folder / DESCRIPTION
+    try:
+        there = path.exists()
+        if not there and any(not name.startswith(".") for name in os.listdir(folder)):
+            raise UserError(f"{folder} holds other files, and no {DESCRIPTION} of a set; choose a new folder")
+        for name in os.listdir(folder):  # of a process that was killed
+            if name.startswith(".") and PARTIAL in name:
+                (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; give a place that can be written to") from error
+    if not there:
+        write_whole(path, description.to_json().encode())
+        return description
+    found = read_description(path)
+    check_same(folder, found, description)
+    return found
+
+
+def check_same(place: Path, found: Description, description: Description) -> None:
+    """Raises UserError where what was found at `place` describes another set."""
+    if difference := found.difference(description):
+        raise UserError(f"{place} was begun with {difference}; give the same again, or another --out")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Makes the folder and holds it for this process. Raises UserError where that fails, or another one holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; give a place that can be written to") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise UserError(f"another process is writing to {folder}; wait for it, or choose another --out") from error
+    except OSError:  # some network file systems have no locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def write_shard(folder: Path, shard: Shard) -> None:
+    """Keeps a shard. Raises IOFailure where the disk fails."""
+    write_whole(keys_path(folder, shard.number), _lines(shard.keys))
+    if shard.bad:
+        write_whole(bad_path(folder, shard.number), _lines(shard.bad))
+    rows = shard.embeddings
+    write_whole(rows_path(folder, shard.number), npy_header(rows.shape, rows.dtype), np.ascontiguousarray(rows).data)
+
+
+def write_whole(path: Path, *contents: Any) -> None:
+    """Writes bytes, on the disk before the file has its name. Raises IOFailure."""
+    partial = path.with_name(f".{path.name}{PARTIAL}{uuid.uuid4().hex}")
+    try:
+        with open(partial, "wb") as file:
+            for content in contents:
+                file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise IOFailure(f"cannot write {path}: {error.strerror}; the same command goes on from there") from error
+
+
+def npy_header(shape: tuple[int, ...], dtype: Any) -> bytes:
+    """What stands before the numbers in a .npy file."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
+def _lines(values: Sequence[Mapping[str, Any]]) -> bytes:
+    return "".join(f"{json.dumps(value)}\n" for value in values).encode()
+
+
+def rows_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.npy"
+
+
+def keys_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.keys.jsonl"
+
+
+def bad_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.bad.jsonl"
+
+
+def complete_shards(folder: Path) -> set[int]:
+    """The numbers of those that are complete."""
+    return {int(name[:-4]) for name in os.listdir(folder) if name.endswith(".npy") and name[:-4].isdecimal()}
+
+
+def count_lines(path: Path) -> int:
+    """How many lines a file has; none where there is no file."""
+    try:
+        with open(path, "rb") as file:
+            return sum(some.count(b"\n") for some in iter(lambda: file.read(COPIED_AT_ONCE), b""))
+    except FileNotFoundError:
+        return 0
