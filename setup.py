@@ -39,10 +39,12 @@ TRAIN = [
 ]
 TPU = [*STEP, "jax[tpu]>=0.10.2,<0.11; platform_system == 'Linux'"]  # brings libtpu, whose compiler needs no TPU
 TORCH = ["torch==2.13.0", "transformers>=5.20,<6", "open_clip_torch==3.3.0"]  # the references that tests compare with
+PARQUET = ["pyarrow>=21"]
 TEST = [
     *TRAIN,
     *TORCH,
     *TPU,
+    *PARQUET,
     "webdataset>=0.2.86",
     "pytest>=9",
     "pytest-xdist>=3.8",
@@ -71,6 +73,7 @@ setup(
         "test": TEST,
         "torch": TORCH,
         "tpu": TPU,
+        "parquet": PARQUET,
         "gcs": ["gcsfs>=2025.3"],
         "wandb": ["wandb>=0.20"],
         "cuda": ["jax[cuda13]>=0.10.2,<0.11"],

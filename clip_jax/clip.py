@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Float32, Float64, Int, Int32
+from jaxtyping import Array, Float, Float32, Int, Int32
 from tqdm import tqdm
 
 from clip_jax.config import Activation, ClipConfig, ComputeConfig
@@ -187,7 +187,7 @@ class Clip:
                 numbers, texts = zip(*prompts[start : start + PROMPTS_AT_ONCE], strict=True)
                 np.add.at(sums, np.array(numbers), self._encode_texts(texts, True, 256, ""))
                 progress.update(len(texts))
-        return unit_length(sums)
+        return (sums / np.linalg.norm(sums, axis=-1, keepdims=True)).astype(np.float32)
 
     @property
     def logit_scale(self) -> np.float32:
@@ -267,11 +267,6 @@ class Clip:
                 f"token ids run from {tokens.min()} to {tokens.max()}; they must lie in 0..{vocabulary - 1}"
             )
         return tokens
-
-
-def unit_length(sums: Float64[np.ndarray, "b k"]) -> Float32[np.ndarray, "b k"]:
-    """Sums of normalised embeddings as embeddings, normalised again."""
-    return (sums / np.linalg.norm(sums, axis=-1, keepdims=True)).astype(np.float32)
 
 
 def create(name: str, seed: int = 0) -> Clip:

@@ -1,9 +1,15 @@
 """What importing and using the package drags in, seen from a fresh interpreter."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+PACKAGE = Path(__file__).parents[1] / "clip_jax"
+ORDER = ("cli", "tpu", "training", "evaluation", "search", "clip", "weights", "data", "losses", "models", "sharding")
+ORDER += ("inputs", "config")
 
 ENCODE = """
 import numpy as np
@@ -36,3 +42,24 @@ def test_public_names_resolve():
         assert name in dir(clip_jax)
     with pytest.raises(AttributeError, match="nonsense"):
         clip_jax.nonsense  # noqa: B018
+
+
+def imported(path: Path) -> set[str]:
+    """What of clip_jax a file imports, by the first name behind that, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names] if "." not in node.module else [node.module]
+        else:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        found |= {name.split(".")[1] for name in names if name.startswith("clip_jax.")}
+    return found
+
+
+@pytest.mark.parametrize("part", ORDER)
+def test_imports_point_one_way(part):
+    allowed = ORDER[ORDER.index(part) :]
+    files = [PACKAGE / f"{part}.py"] if (PACKAGE / f"{part}.py").exists() else sorted((PACKAGE / part).rglob("*.py"))
+    assert files
+    wrong = {str(path): found for path in files if (found := (imported(path) & {*ORDER}) - {*allowed})}
+    assert not wrong

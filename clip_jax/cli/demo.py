@@ -1,7 +1,6 @@
 """`clip-jax demo`: from nothing to a trained, evaluated CLIP and a report, in minutes on two CPU cores."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from clip_jax.cli.arguments import Parser, write_json
@@ -26,5 +25,9 @@ def run(arguments: Sequence[str]) -> None:
     print(f"zero-shot on combinations never seen:  {figures.held_out_top1:6.1%}  (chance {figures.chance:.1%})")
     print(f"  with every combination as a label:   {figures.all_combinations_top1:6.1%}")
     print(f"linear probe on the same images:       {figures.linear_probe_top1:6.1%}")
+    story = figures.story
+    print(f"how many objects there are:            {story['number_top1']:6.1%}  (chance {story['number_chance']:.1%})")
+    print(f"which of two objects is where:         {story['order_top1']:6.1%}  (chance {story['order_chance']:.1%})")
+    print(f"drawn in outline, as never trained on: {story['outline_top1']:6.1%}  (chance {figures.chance:.1%})")
     print(f"{figures.seconds:.0f} seconds; the report is {figures.report}")
-    write_json(options.json, asdict(figures))
+    write_json(options.json, figures.flat())

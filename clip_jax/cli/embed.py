@@ -21,9 +21,9 @@ def run(arguments: Sequence[str]) -> None:
         "embed",
         "Embed all images of some data, or with --texts its captions, into a file or folder that clip-jax search and\n"
         "NumPy read. A row has length one unless --raw is given, so that a product of two is their cosine similarity.\n"
-        "Beside FILE.npy are written FILE.npy.keys.jsonl (line by line what each row is of), FILE.npy.bad.jsonl\n"
-        "(samples that were left out, and why) and FILE.npy.json (the model, the data, and how). Stopped at any moment,\n"
-        "the same command goes on, and the result is the same.",
+        "Beside FILE.npy are written FILE.npy.keys.jsonl (what each row is of, a line a row), FILE.npy.bad.jsonl\n"
+        "(samples that were left out, and why) and FILE.npy.json (the model, the data, and how). Stopped at any\n"
+        "moment, the same command goes on, and the result is the same.",
         "clip-jax embed tar:runs/demo/scenes/held_out --model runs/demo --out held_out.npy",
     )
     parser.add_argument("spec", metavar="SPEC", help="the data: a folder, tar:shards/*.tar, csv:pairs.tsv, ...")
@@ -55,8 +55,9 @@ def run(arguments: Sequence[str]) -> None:
 
     from clip_jax.clip import load
     from clip_jax.processes import is_first
-    from clip_jax.search.embed import Options, describe, embed, open_source, shards_done
+    from clip_jax.search.embed import Options, describe, embed, open_source
     from clip_jax.search.embedding_set import read_bad
+    from clip_jax.search.shards import progress
     from clip_jax.search.target import target_of
     from clip_jax.training.distributed import initialise, together
 
@@ -70,8 +71,8 @@ def run(arguments: Sequence[str]) -> None:
         try:
             outcome = embed(clip, source, description, target, options.batch_size)
         except KeyboardInterrupt as error:
-            done = f"{shards_done(target):,} of {description.shards:,} shards are kept in {target.folder}"
-            raise Interrupted(f"interrupted; {done}, and the same command goes on from there") from error
+            done = progress(target.folder, description)
+            raise Interrupted(f"interrupted; {done} are kept, and the same command goes on from there") from error
         if is_first():
             bad = read_bad(target.path, LISTED)
             _show(outcome, target.path, bad)

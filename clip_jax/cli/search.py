@@ -21,7 +21,7 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument("--image", action="append", default=[], metavar="FILE", help="may be given several times")
     parser.add_argument("--queries", type=Path, metavar="FILE", help="a text file with a text to search for a line")
     parser.add_argument("--model", help="the model for the queries (default: the one that made the set)")
-    parser.add_argument("-k", type=int, default=10, help="how many to find (default: 10)")
+    parser.add_argument("-k", type=int, default=10, help="how many to find, or all where there are fewer (default: 10)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a contact sheet with the pictures")
     options = parser.parse_args(arguments)
 
@@ -36,16 +36,6 @@ def run(arguments: Sequence[str]) -> None:
     clip = model_of(found, Path(options.set), options.model)
     answers = search(found, clip, queries, options.k)
     rows = sum(found.sizes)
-    columns = shutil.get_terminal_size((120, 24)).columns
-    for query, hits in zip(queries, answers, strict=True):
-        print(f"{query.name}\n  rank   score  key")
-        for hit in hits:
-            print(f"  {hit.rank:4}  {hit.score:6.4f}  {hit.key}{f'  {hit.caption}' if hit.caption else ''}"[:columns])
-    told = [
-        {"text": query.text, "image": query.image, "hits": [asdict(hit) for hit in hits]}
-        for query, hits in zip(queries, answers, strict=True)
-    ]
-    write_json(options.json, {"set": options.set, "rows": rows, "width": found.width, "queries": told})
     if options.html:
         from clip_jax.search.sheet import write_sheet
         from clip_jax.search.thumbnails import thumbnails
@@ -54,4 +44,15 @@ def run(arguments: Sequence[str]) -> None:
         of = f" {found.description.of} of {found.description.data}" if found.description else " rows"
         about = f"{options.set}: {rows:,}{of}. The number beside a rank is the cosine similarity."
         write_sheet(queries, answers, pictures, about, options.html)
+    told = [
+        {"text": query.text, "image": query.image, "hits": [asdict(hit) for hit in hits]}
+        for query, hits in zip(queries, answers, strict=True)
+    ]
+    write_json(options.json, {"set": options.set, "rows": rows, "width": found.width, "queries": told})
+    columns = shutil.get_terminal_size((120, 24)).columns
+    for query, hits in zip(queries, answers, strict=True):
+        print(f"{query.name}\n  rank   score  key")
+        for hit in hits:
+            print(f"  {hit.rank:4}  {hit.score:6.4f}  {hit.key}{f'  {hit.caption}' if hit.caption else ''}"[:columns])
+    if options.html:
         print(f"contact sheet: {options.html}")

@@ -3,11 +3,15 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 SUPERSAMPLING = 3
+
+Style: TypeAlias = Literal["plain", "outline", "turned", "dark", "noisy"]
+"""Training draws in the plain one. The others: outlines alone, turned by TURN, on dark ground, in HEAVY_NOISE."""
 
 COLOURS = {
     "red": (214, 40, 40),
@@ -27,6 +31,10 @@ BACKGROUNDS = {
     "beige": (233, 220, 192),
     "light blue": (205, 222, 243),
 }
+DARK_BACKGROUNDS = {"white": (30, 30, 30), "grey": (60, 60, 60), "beige": (55, 45, 30), "light blue": (25, 35, 60)}
+TURN = 45  # degrees
+LINE = 0.036  # of an outline, in image widths
+NOISE, HEAVY_NOISE = 4, 40  # in grey levels
 
 
 @dataclass(frozen=True)
@@ -43,25 +51,32 @@ class Sprite:
     tint: tuple[float, float, float]
 
 
-def draw(sprites: Sequence[Sprite], background: str, size: int, rng: np.random.Generator) -> Image.Image:
+def draw(
+    sprites: Sequence[Sprite], background: str, size: int, rng: np.random.Generator, style: Style = "plain"
+) -> Image.Image:
     """The sprites on a softly graded, slightly noisy background, as an RGB image of `size` pixels a side."""
     large = size * SUPERSAMPLING
-    canvas = Image.new("RGB", (large, large), BACKGROUNDS[background])
+    ground = (DARK_BACKGROUNDS if style == "dark" else BACKGROUNDS)[background]
+    canvas = Image.new("RGB", (large, large), ground)
     for sprite in sprites:
         colour = tuple(int(np.clip(c + t, 0, 255)) for c, t in zip(COLOURS[sprite.colour], sprite.tint, strict=True))
-        canvas.paste(colour, mask=_mask(sprite, large))
+        canvas.paste(colour, mask=_mask(sprite, large, style))
     pixels = np.asarray(canvas.resize((size, size), Image.Resampling.BOX), np.float32)
     slope = rng.uniform(-12, 12, (2, 1, 1, 3)) * np.linspace(-1, 1, size).reshape(1, -1, 1, 1)
-    shaded = pixels + slope[0] + slope[1].transpose(1, 0, 2) + rng.normal(0, 4, (size, size, 1))
+    noise = rng.normal(0, HEAVY_NOISE if style == "noisy" else NOISE, (size, size, 1))
+    shaded = pixels + slope[0] + slope[1].transpose(1, 0, 2) + noise
     return Image.fromarray(np.clip(shaded, 0, 255).astype(np.uint8))
 
 
-def _mask(sprite: Sprite, size: int) -> Image.Image:
-    """Where the sprite covers a canvas of `size` pixels."""
+def _mask(sprite: Sprite, size: int, style: Style) -> Image.Image:
+    """Where the sprite covers a canvas of `size` pixels; an outline has no texture."""
     mask = Image.new("L", (size, size), 0)
     pen = ImageDraw.Draw(mask)
     centre, radius = (sprite.x * size, sprite.y * size), sprite.radius * size
-    SHAPE_PAINTERS[sprite.shape](pen, centre, radius, math.radians(sprite.angle))
+    angle = sprite.angle + (TURN if style == "turned" else 0)
+    SHAPE_PAINTERS[sprite.shape](pen, centre, radius, math.radians(angle))
+    if style == "outline":
+        return ImageChops.subtract(mask, mask.filter(ImageFilter.MinFilter(2 * round(LINE * size / 2) + 1)))
     if sprite.texture:
         mask = ImageChops.multiply(mask, _pattern(sprite.texture, size))
     return mask

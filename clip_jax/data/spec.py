@@ -20,7 +20,7 @@ OPTIONS = {
     "tfrecord": _EXAMPLE,
     "arrayrecord": _EXAMPLE,
     "tfds": ("split", "data_dir", *_EXAMPLE),
-    "scenes": ("images", "seed", "size"),
+    "scenes": ("images", "seed", "size", "style"),
     "synthetic": ("size", "seed"),
 }
 """The options of each kind of data."""

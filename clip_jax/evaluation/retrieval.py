@@ -20,7 +20,7 @@ from clip_jax.evaluation.bootstrap import interval_of_ratio
 from clip_jax.evaluation.features import Features, embed_table, embed_texts
 
 RECALLS = (1, 5, 10)
-SCORES_AT_ONCE = 2**25  # 128 MiB
+SCORES_AT_ONCE = 2**21  # 8 MiB, which a CPU's cache holds
 FILLING = -1  # the place of what fills up a block
 
 
@@ -90,16 +90,17 @@ def ranks(
     starts = np.searchsorted(image_of, np.arange(len(images) + 1))
     bounds = _bounds(starts, math.ceil(math.sqrt(len(images) * len(texts) / SCORES_AT_ONCE)))
     image_places, text_places = _places(bounds), _places(starts[bounds])
+    owners = np.where(text_places == FILLING, FILLING, image_of[text_places])
     blocks = [
-        _Block(*map(jnp.asarray, (images[i], texts[t], i[:, None], t[None], image_of[t][None])))
-        for i, t in zip(image_places, text_places, strict=True)
+        _Block(*map(jnp.asarray, (images[i], texts[t], i[:, None], t[None], owner[None])))
+        for i, t, owner in zip(image_places, text_places, owners, strict=True)
     ]
     to_text, to_image = np.zeros_like(image_places), np.zeros_like(text_places)
     each, own = range(len(blocks)), []
     # First each block with itself, which has its own scores. They are taken from the same product as all others:
     # computed apart, an item's score might be another by a rounding, and beat itself.
     for i, j in [(i, i) for i in each] + [(i, j) for i in each for j in each if i != j]:
-        scores = _scores(blocks[i], blocks[j])
+        scores = _scores(blocks[i].images, blocks[j].texts)
         if i == j:
             own.append(_own(scores, blocks[i]))
         above = _above(scores, blocks[i], blocks[j], own[i], own[j])
@@ -109,7 +110,7 @@ def ranks(
 
 
 class _Block(NamedTuple):
-    """Some images and all their texts, the places of both, and of each text that of its image."""
+    """Some images and all their texts, the places of both, and of each text that of its image; FILLING behind them."""
 
     images: Float32[Array, "i k"]
     texts: Float32[Array, "t k"]
@@ -140,9 +141,8 @@ def _places(bounds: Int[np.ndarray, " blocks1"]) -> Int[np.ndarray, "blocks size
 
 
 @jax.jit
-def _scores(images: _Block, texts: _Block) -> Float32[Array, "i t"]:
-    scores = jnp.matmul(images.images, texts.texts.T, precision="highest")
-    return jnp.where((images.image_places != FILLING) & (texts.text_places != FILLING), scores, -jnp.inf)
+def _scores(images: Float32[Array, "i k"], texts: Float32[Array, "t k"]) -> Float32[Array, "i t"]:
+    return jnp.matmul(images, texts.T, precision="highest")
 
 
 @jax.jit
@@ -160,4 +160,7 @@ def _above(
     best, own = own_of_images.best, own_of_texts.of_texts
     texts_above = (scores > best) | ((scores == best) & (texts.text_places < own_of_images.best_places))
     images_above = (scores > own) | ((scores == own) & (images.image_places < texts.image_of))
-    return jnp.count_nonzero(texts_above, axis=1), jnp.count_nonzero(images_above, axis=0)
+    return (
+        jnp.count_nonzero(texts_above & (texts.text_places != FILLING), axis=1),
+        jnp.count_nonzero(images_above & (images.image_places != FILLING), axis=0),
+    )

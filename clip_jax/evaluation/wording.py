@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float32, Float64, Int
 
-from clip_jax.clip import Clip, unit_length
+from clip_jax.clip import Clip
 from clip_jax.evaluation.features import Features, embed_texts
 from clip_jax.evaluation.metrics import Metric
 from clip_jax.evaluation.zero_shot import ZeroShotResult, score
@@ -55,12 +55,16 @@ def compare_wording(
     for place, template in enumerate(distinct):
         sums = np.add.reduceat(embeddings[:, place], begins, axis=0, dtype=np.float64)
         all_sums = all_sums + templates.count(template) * sums
-        result = score(clip, features, unit_length(sums), first_names, class_of)
+        result = score(clip, features, _normalised(sums), first_names, class_of)
         by_template[template] = result.figure(metric)
         probabilities = probabilities + _probabilities(result)
-    together = score(clip, features, unit_length(np.asarray(all_sums)), first_names, class_of)
+    together = score(clip, features, _normalised(np.asarray(all_sums)), first_names, class_of)
     averaged = replace(together, scores=np.asarray(probabilities / len(distinct), np.float32))
     return Wording(by_template, together.figure(metric), averaged.figure(metric), together)
+
+
+def _normalised(sums: Float64[np.ndarray, "c k"]) -> Float32[np.ndarray, "c k"]:
+    return (sums / np.linalg.norm(sums, axis=-1, keepdims=True)).astype(np.float32)
 
 
 def _probabilities(result: ZeroShotResult) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What is kept beside a set of embeddings: which model made it of which data, and how."""
 
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -48,22 +48,17 @@ class Description:
 
     def difference(self, other: "Description") -> str | None:
         """In which way a set that `other` describes would not be this one, in words; None where it would be."""
-        one, another = (replace(each, rows=None, left_out={}, model="", data="") for each in (self, other))
-        for name in (each.name for each in fields(self) if getattr(one, each.name) != getattr(another, each.name)):
-            match name:
-                case "visual_digest" | "text_digest":
-                    return f"another model ({self.model}, as it was then)"
-                case "data_digest" | "samples":
-                    return f"other data ({self.data}, as it was then)"
-                case "compute":
-                    return f"--compute {self.compute}"
-                case "normalized":
-                    return "normalised embeddings" if self.normalized else "--raw"
-                case "of":
-                    return f"embeddings of {self.of}"
-                case _:
-                    return f"{name} {getattr(self, name)}"
-        return None
+        words = {
+            "of": f"embeddings of {self.of}",
+            "compute": f"--compute {self.compute}",
+            "normalized": "normalised embeddings" if self.normalized else "--raw",
+            "dtype": f"--dtype {self.dtype}",
+            "shard": f"--shard {self.shard}",
+            "data_digest": f"other data ({self.data}, as it was then)",
+            "visual_digest": f"another model ({self.model}, as it was then)",
+            "text_digest": f"another model ({self.model}, as it was then)",
+        }
+        return next((told for name, told in words.items() if getattr(self, name) != getattr(other, name)), None)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"

@@ -20,11 +20,13 @@ from clip_jax.errors import UserError
 from clip_jax.fingerprint import fingerprint_of
 from clip_jax.processes import everywhere, is_first, wait_for_all
 from clip_jax.search.description import Description, read_description
+from clip_jax.search.embedding_set import read_bad
 from clip_jax.search.encoder import Encoder
 from clip_jax.search.images import Images
-from clip_jax.search.join import JOINED, completed, join_npy, join_parquet
+from clip_jax.search.join import completed, join_npy, join_parquet
 from clip_jax.search.shards import (
     DESCRIPTION,
+    JOINED,
     Shard,
     begin,
     check_same,
@@ -38,6 +40,7 @@ from clip_jax.search.target import Target, found_complete
 from clip_jax.search.texts import Captions, Lines
 
 SHARD = 4096  # samples; what is lost at most where a process is stopped
+PATIENCE = 10  # seconds until a shared file system shows to one host what another has written
 BATCH_SIZES = {"images": 64, "texts": 256}
 LOCAL = ("tar", "folder", "csv", "tfrecord", "arrayrecord")  # kinds of data whose location is a path
 
@@ -136,15 +139,15 @@ def embed(
         return outcome
 
 
-def shards_done(target: Target) -> int:
-    """How many shards there are of a set that is not complete."""
-    return len(complete_shards(target.folder)) if target.folder.is_dir() else 0
-
-
 def _check_shared(folder: Path, description: Description) -> None:
     """Raises UserError where this process does not see what the first one wrote, or has another model or other data."""
-    if not (folder / DESCRIPTION).exists():
-        raise UserError(f"{folder} is not there on process {jax.process_index()}; --out must be a place that all see")
+    until = time.monotonic() + PATIENCE
+    while not (folder.is_dir() and DESCRIPTION in os.listdir(folder)):
+        if time.monotonic() > until:
+            raise UserError(
+                f"{folder} is not there on process {jax.process_index()}; --out must be a place that all see"
+            )
+        time.sleep(0.1)
     check_same(folder, read_description(folder / DESCRIPTION), description)
 
 
@@ -204,7 +207,9 @@ def _complete(folder: Path, target: Target, description: Description) -> Descrip
         raise UserError(f"{len(missing)} shards are not in {folder}; --out must be a place that all processes see")
     whole = completed(folder, description)
     if whole.rows == 0:
-        raise UserError(f"of {whole.samples:,} samples none can be used; {folder}/00000.bad.jsonl says why")
+        first = read_bad(folder, 1)[0]
+        told = f"the first is {first['key']}: {first['reason']}"
+        raise UserError(f"of {whole.samples:,} samples none can be used, {told}")
     if target.format == "npy":
         join_npy(folder, target.path, whole)
     elif target.format == "parquet":

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from clip_jax.errors import UserError
 from clip_jax.search.description import Description, read_description
 from clip_jax.search.join import beside, pyarrow
-from clip_jax.search.shards import DESCRIPTION, bad_path, complete_shards, keys_path, rows_path
+from clip_jax.search.shards import DESCRIPTION, bad_path, complete_shards, keys_path, progress, rows_path
 from clip_jax.search.source import Json
 
 READ_AT_ONCE = 4096  # rows of a Parquet file
@@ -151,12 +151,8 @@ def _checked(found: EmbeddingSet, place: Path) -> EmbeddingSet:
 
 
 def _incomplete(place: Path, described: Path) -> UserError:
-    description = read_description(described)
-    done = len(complete_shards(described.parent))
-    return UserError(
-        f"{place} is not complete, {done:,} of {description.shards:,} shards are there; "
-        "the clip-jax embed command that began it goes on"
-    )
+    done = progress(described.parent, read_description(described))
+    return UserError(f"{place} is not complete, {done} are there; the clip-jax embed command that began it goes on")
 
 
 def _mapped(path: Path) -> np.ndarray:

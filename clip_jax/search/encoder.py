@@ -1,7 +1,7 @@
 """A model's towers on every local device, in batches of one size whose results are fetched later."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float32, Int32
 
 from clip_jax.clip import Clip
+from clip_jax.config import ClipConfig, ComputeConfig
 from clip_jax.models.text import without_padding
+from clip_jax.models.two_tower import Params
 from clip_jax.sharding import MeshConfig, batch_sharding, make_mesh
 
 
@@ -29,8 +31,7 @@ class Encoder:
         self.config, self.tokenize = clip.config, clip.tokenize
         self.width = clip.config.embed_dim
         self.batch_size = -(-batch_size // self._sharding.num_devices) * self._sharding.num_devices
-        self._image = jax.jit(_embedding(clip.apply_image, normalized))
-        self._text = jax.jit(_embedding(clip.apply_text, normalized))
+        self._image, self._text = _programs(clip.config, clip.compute, normalized)
 
     def image(self, pixels: Float32[np.ndarray, "b size size 3"]) -> Float32[Array, "batch k"]:
         """Embeddings of preprocessed images, then rows of no meaning; on the device, perhaps not there yet."""
@@ -45,9 +46,16 @@ class Encoder:
         return jax.device_put(np.concatenate([rows, filling]) if len(filling) else rows, self._sharding)
 
 
-def _embedding(apply: Callable[..., Array], normalized: bool) -> Callable[[Any, Array], Array]:
-    def embedding(params: Any, inputs: Array) -> Array:
-        found = apply(params, inputs).astype(jnp.float32)
-        return found / jnp.linalg.norm(found, axis=-1, keepdims=True) if normalized else found
+@lru_cache(maxsize=8)
+def _programs(config: ClipConfig, compute: ComputeConfig, normalized: bool) -> tuple[Callable[..., Array], ...]:
+    """Both towers, compiled once for all models of a kind."""
 
-    return embedding
+    def program(apply: Callable[..., Array]) -> Callable[..., Array]:
+        def embed(params: Params, inputs: Array) -> Array:
+            found = apply(params, inputs).astype(jnp.float32)
+            return found / jnp.linalg.norm(found, axis=-1, keepdims=True) if normalized else found
+
+        return jax.jit(embed)
+
+    clip = Clip(config, {}, compute)
+    return program(clip.apply_image), program(clip.apply_text)

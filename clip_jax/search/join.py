@@ -18,6 +18,7 @@ from clip_jax.errors import IOFailure, UserError
 from clip_jax.search.description import Description
 from clip_jax.search.shards import (
     COPIED_AT_ONCE,
+    JOINED,
     PARTIAL,
     bad_path,
     count_lines,
@@ -26,8 +27,6 @@ from clip_jax.search.shards import (
     rows_path,
     write_whole,
 )
-
-JOINED = "joined.npy"
 
 
 def beside(path: Path, what: str) -> Path:
@@ -53,7 +52,7 @@ def join_npy(folder: Path, out: Path, description: Description) -> None:
     numbers = range(description.shards)
     assert description.rows is not None
     _explained(out, lambda: _append_rows(folder, description))
-    _explained(out, lambda: _concatenate([keys_path(folder, n) for n in numbers], beside(out, "keys.jsonl")))
+    _explained(out, lambda: _concatenate(folder, [keys_path(folder, n) for n in numbers], beside(out, "keys.jsonl")))
     _publish(folder, folder / JOINED, out, description)
 
 
@@ -80,8 +79,9 @@ def _publish(folder: Path, joined: Path, out: Path, description: Description) ->
     def publish() -> None:
         beside(out, "bad.jsonl").unlink(missing_ok=True)
         if description.left_out:
-            _concatenate(bad, beside(out, "bad.jsonl"))
-        write_whole(beside(out, "json"), description.to_json().encode())
+            _concatenate(folder, bad, beside(out, "bad.jsonl"))
+        write_whole(folder / "joined.json", description.to_json().encode())
+        os.replace(folder / "joined.json", beside(out, "json"))
         os.replace(joined, out)
         shutil.rmtree(folder)
 
@@ -107,8 +107,8 @@ def _append_rows(folder: Path, description: Description) -> None:
             rows_path(folder, number).unlink()
 
 
-def _concatenate(paths: Iterable[Path], target: Path) -> None:
-    partial = target.with_name(f".{target.name}{PARTIAL}0")
+def _concatenate(folder: Path, paths: Iterable[Path], target: Path) -> None:
+    partial = folder / f".joined{PARTIAL}0"
     with open(partial, "wb") as joined:
         for path in paths:
             if path.exists():

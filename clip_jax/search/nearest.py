@@ -102,14 +102,15 @@ class _Best:
         # Twice and more what float32 can be off by in any order of summing, for vectors of these lengths.
         lengths = np.ones(blocks) if self._cosine else np.sqrt(np.asarray(found.most, np.float64)[:blocks])
         slack = (4 * rows.shape[1] + 16) * np.finfo(np.float32).eps * lengths[:, None] * self._lengths
-        for block, queries in _pairs(product + slack >= self._bar(product - slack)):
+        wanted = product + slack >= self._bar(product - slack)
+        for block in np.flatnonzero(wanted.any(axis=1)).tolist():
             some = rows[block * BLOCK : (block + 1) * BLOCK].astype(np.float64)
-            exact = np.einsum("bk,qk->qb", some, self.queries[queries])  # in one order of summing, unlike matmul
-            if self._cosine:
-                exact /= np.sqrt(np.einsum("bk,bk->b", some, some))
-            first = start + block * BLOCK
-            for query, scores in zip(queries, exact.astype(np.float32), strict=True):
-                self._insert(query, scores, np.arange(first, first + len(some)))
+            lengths = np.sqrt((some * some).sum(axis=1)) if self._cosine else 1.0
+            places = np.arange(start + block * BLOCK, start + block * BLOCK + len(some))
+            for query in np.flatnonzero(wanted[block]).tolist():
+                # Summed in one order always, unlike a matrix product, so that equal rows have equal scores.
+                exact = (some * self.queries[query]).sum(axis=1) / lengths
+                self._insert(query, exact.astype(np.float32), places)
 
     def _bar(self, at_least: Float64[np.ndarray, "blocks q"]) -> Float[np.ndarray, " q"]:
         """What a score has to reach to count: the k-th so far, or the k-th that is sure to be where there are fewer."""
@@ -135,12 +136,6 @@ def _finish(best: list[_Best], start: int, rows: np.ndarray, found: list[_Greate
         one.merge(start, rows, of_blocks)
 
 
-def _pairs(wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Each block of which any query wants to know, with those queries."""
-    for block in np.flatnonzero(wanted.any(axis=1)).tolist():
-        yield block, np.flatnonzero(wanted[block])
-
-
 def _chunks(parts: Iterable[np.ndarray], width: int, size: int) -> Iterator[tuple[int, Float32[np.ndarray, "b width"]]]:
     """The rows of all parts, `size` at once but for the last ones, with the place of the first."""
     start, waiting, count = 0, [], 0
@@ -151,12 +146,12 @@ def _chunks(parts: Iterable[np.ndarray], width: int, size: int) -> Iterator[tupl
         if part.shape[1] != width:
             raise UserError(f"queries of {width} numbers do not fit rows of {part.shape[1]}; take the set's own model")
         for begin in range(0, len(part), size):
-            piece = part[begin : begin + size].astype(np.float32, copy=False)
-            waiting, count = [*waiting, piece], count + len(piece)
+            piece = np.asarray(part[begin : begin + size], np.float32)
+            waiting, count = [*waiting, piece] if count else [piece], count + len(piece)
             if count >= size:
-                joined = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
-                yield start, joined[:size]
-                waiting, count, start = [joined[size:]], count - size, start + size
+                rows = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)  # no copy where the parts fit
+                yield start, rows[:size]
+                waiting, count, start = [rows[size:]], count - size, start + size
     if count:
         yield start, np.concatenate(waiting)
 

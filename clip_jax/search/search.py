@@ -86,9 +86,7 @@ def model_of(found: EmbeddingSet, path: Path, model: str | None) -> Clip:
 
 
 def search(found: EmbeddingSet, clip: Clip, queries: Sequence[Query], k: int = 10) -> list[list[Hit]]:
-    """The `k` rows of the greatest cosine similarity to each query, or all where there are fewer, with a warning."""
-    if k > sum(found.sizes):
-        warnings.warn(f"{k} rows are wanted, but the set has {sum(found.sizes)}; all are given", stacklevel=2)
+    """The `k` rows of the greatest cosine similarity to each query, or all where there are fewer. Raises UserError."""
     told = found.description
     exact = told is not None and told.normalized and told.dtype == "float32"  # products are cosines there
     rows, scores = nearest(found.parts(), _embedded(clip, queries), k, cosine=not exact)

@@ -21,6 +21,7 @@ from clip_jax.errors import IOFailure, UserError
 from clip_jax.search.description import Description, read_description
 
 DESCRIPTION = "set.json"
+JOINED = "joined.npy"  # of a set that is to be one file: the shards that are in it already are gone
 PARTIAL = ".partial-"
 COPIED_AT_ONCE = 2**22
 
@@ -135,6 +136,13 @@ def bad_path(folder: Path, number: int) -> Path:
 def complete_shards(folder: Path) -> set[int]:
     """The numbers of those that are complete."""
     return {int(name[:-4]) for name in os.listdir(folder) if name.endswith(".npy") and name[:-4].isdecimal()}
+
+
+def progress(folder: Path, description: Description) -> str:
+    """How many of the shards of a set that is not complete there are."""
+    joining = (folder / JOINED).exists()
+    there = description.shards if joining else len(complete_shards(folder)) if folder.is_dir() else 0
+    return f"{there:,} of {description.shards:,} shards"
 
 
 def count_lines(path: Path) -> int:

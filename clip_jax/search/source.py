@@ -1,7 +1,7 @@
 """What can be embedded: samples one after the other, each of which becomes a row, several, or a reason why not."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float32
@@ -21,6 +21,7 @@ class Embedded(NamedTuple):
     bad: list[Json]
 
 
+@runtime_checkable
 class Source(Protocol):
     """Samples 0 to len-1."""
 

@@ -2,13 +2,13 @@
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from clip_jax.data.scenes import COMBINATIONS, TEMPLATES, class_name
+from clip_jax.data.scenes import TEMPLATES
 from clip_jax.data.spec import open_table
 from clip_jax.data.table import Table, usable
 from clip_jax.evaluation.features import embed_table
@@ -18,6 +18,7 @@ from clip_jax.evaluation.probes.linear_probe import linear_probe
 from clip_jax.evaluation.probes.records import labelled
 from clip_jax.evaluation.zero_shot import classify_features
 from clip_jax.training.config_file import check_config
+from clip_jax.training.demo_story import EVERY_NAME, Images, measure_story
 from clip_jax.training.loop import train
 from clip_jax.training.metrics import read_metrics
 from clip_jax.training.recipes import scenes
@@ -31,7 +32,7 @@ SHOWN_SIMILARITIES = 8
 class DemoFigures:
     """Accuracies are shares; `held_out_top1` chooses among held-out combinations only, `chance` is its chance.
 
-    `seconds` is the time of all finished demos in the workdir.
+    `seconds` is the time of all finished demos in the workdir. `story` has the figures of the report's later sections.
     """
 
     held_out_top1: float
@@ -40,23 +41,31 @@ class DemoFigures:
     linear_probe_top1: float
     seconds: float
     report: str
+    story: dict[str, float] = field(default_factory=dict)
+
+    def flat(self) -> dict[str, float | str]:
+        """All figures by name, as demo.json has them."""
+        figures = asdict(self)
+        return figures | figures.pop("story")
 
 
 def run_demo(workdir: Path) -> DemoFigures:
     """Draws, trains, evaluates and writes `workdir/report.html`; goes on where an earlier demo there was stopped."""
     spent = _seconds_spent(workdir)
     start = time.monotonic() - spent
-    clip = train(check_config(scenes()), workdir)
+    config = check_config(scenes())
+    assert config.data.draw is not None
+    clip = train(config, workdir)
     folder = workdir / "scenes"
     table, probe_table = open_table(f"tar:{folder}/held_out?captions=captions"), open_table(f"tar:{folder}/probe")
 
     features, probe = embed_table(clip, table), embed_table(clip, probe_table)
     embeddings, truth = features.embeddings, features.labels
     held_out = classify_features(clip, features, templates=TEMPLATES)
-    every_label = [class_name(combination) for combination in COMBINATIONS]
-    everything = classify_features(clip, features, every_label, TEMPLATES)
+    everything = classify_features(clip, features, EVERY_NAME, TEMPLATES)
     examples, test = (labelled(part, table.class_names) for part in (probe, features))
-    probe_top1 = linear_probe(examples, None, test, top).figure
+    fitted = linear_probe(examples, None, test, top)
+    story = measure_story(clip, features, probe, fitted.probe, config.data.draw.seed, Images())
 
     classifier = clip.class_embeddings(table.class_names, TEMPLATES)
     samples = usable(table.read(range(len(table))))
@@ -75,7 +84,8 @@ def run_demo(workdir: Path) -> DemoFigures:
             similarity=embeddings[shown] @ clip.encode_text(captions, normalize=True).T,
             similarity_samples=[samples[i] for i in shown],
             similarity_captions=captions,
-            linear_probe_top1=probe_top1,
+            linear_probe_top1=fitted.figure,
+            story=story,
             seconds=seconds,
             workdir=str(workdir),
         ),
@@ -85,11 +95,12 @@ def run_demo(workdir: Path) -> DemoFigures:
         held_out_top1=held_out.top(1),
         all_combinations_top1=everything.top(1),
         chance=held_out.chance,
-        linear_probe_top1=probe_top1,
+        linear_probe_top1=fitted.figure,
         seconds=time.monotonic() - start,
         report=str(report),
+        story=story.figures(),
     )
-    (workdir / FIGURES).write_text(json.dumps(asdict(figures), indent=2) + "\n", encoding="utf-8")
+    (workdir / FIGURES).write_text(json.dumps(figures.flat(), indent=2) + "\n", encoding="utf-8")
     return figures
 
 

@@ -33,10 +33,14 @@ class ZeroShotTask:
 
 @dataclass(frozen=True)
 class RetrievalTask:
-    """Captions of images and images of captions; `prefix` is put before each caption."""
+    """Captions of images and images of captions.
+
+    `prefix` is put before each caption, by default that of the benchmark `dataset`, or nothing.
+    """
 
     data: str
     prefix: str = ""
+    dataset: str | None = None
 
     @property
     def specs(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from clip_jax.training.evaluate_config import (
 from clip_jax.training.task_questions import Tables, benchmark_of, question_of, shifts_of
 
 LOWER_IS_BETTER = ("calibration_error", "median_rank")
+MEAN_RECALL = "mean_recall_at_1"
 LOOKED_AT = 16  # samples
 
 
@@ -59,8 +60,10 @@ def _zero_shot(task: ZeroShotTask, tables: Tables) -> list[str]:
 def _retrieval(task: RetrievalTask, tables: Tables) -> list[str]:
     if not any(sample.captions for sample in _first_samples(tables[task.data])):
         raise UserError(f"the first images of {task.data} have no captions, which retrieval needs")
-    nothing = np.zeros(1, np.int64)
-    return list(RetrievalResult(nothing, nothing, nothing).metrics())
+    benchmark, nothing = benchmark_of(task), np.zeros(1, np.int64)
+    if benchmark and benchmark.metric != MEAN_RECALL:
+        raise UserError(f"{benchmark.name} is for classification, not for retrieval; evaluate.zero_shot takes it")
+    return [MEAN_RECALL, *RetrievalResult(nothing, nothing, nothing).metrics()]
 
 
 def _few_shot(task: FewShotTask, tables: Tables) -> list[str]:

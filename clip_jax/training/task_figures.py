@@ -7,9 +7,8 @@ from clip_jax.clip import Clip
 from clip_jax.evaluation.features import Features
 from clip_jax.evaluation.probes.records import few_shot_record, left_out, linear_probe_record, ridge_figure
 from clip_jax.evaluation.record import Record
-from clip_jax.evaluation.retrieval import retrieve_features
 from clip_jax.evaluation.robustness import Shift, robustness_record
-from clip_jax.evaluation.tasks import Subject
+from clip_jax.evaluation.tasks import Subject, retrieval_record
 from clip_jax.training.evaluate_config import (
     FewShotTask,
     LinearProbeTask,
@@ -34,8 +33,8 @@ def figures_of(task: Task, clip: Clip, tables: Tables, features: Embedded) -> di
         case ZeroShotTask():
             figures, bad = _zero_shot(task, clip, tables, features)
         case RetrievalTask():
-            result = retrieve_features(clip, features[task.data], task.prefix)
-            figures, bad = result.metrics(), len(result.bad)
+            record = retrieval_record(_subject(task, clip), features[task.data], task.prefix or None)
+            figures, bad = record.figures, record.left_out
         case ProbeTask():
             splits = {"train": features[task.train], "test": features[task.data]}
             figures, bad = {"ridge_probe": ridge_figure(**splits)}, len(left_out(splits))
@@ -72,5 +71,5 @@ def _robustness(task: RobustnessTask, clip: Clip, tables: Tables, features: Embe
     return robustness_record(_subject(task, clip), features[task.data], question, shifts)
 
 
-def _subject(task: AskingTask, clip: Clip) -> Subject:
+def _subject(task: AskingTask | RetrievalTask, clip: Clip) -> Subject:
     return Subject(clip, "", task.dataset or task.data, task.data, benchmark_of(task))

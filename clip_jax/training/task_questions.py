@@ -7,14 +7,20 @@ from clip_jax.data.table import Table
 from clip_jax.evaluation.benchmarks import Benchmark, get_benchmark
 from clip_jax.evaluation.question import Question, ask
 from clip_jax.evaluation.robustness import ask_shift
-from clip_jax.training.evaluate_config import FewShotTask, LinearProbeTask, RobustnessTask, ZeroShotTask
+from clip_jax.training.evaluate_config import (
+    FewShotTask,
+    LinearProbeTask,
+    RetrievalTask,
+    RobustnessTask,
+    ZeroShotTask,
+)
 
 AskingTask: TypeAlias = ZeroShotTask | LinearProbeTask | FewShotTask | RobustnessTask
 Tables: TypeAlias = Mapping[str, Table]
 """The data of tasks by its spec."""
 
 
-def benchmark_of(task: AskingTask) -> Benchmark | None:
+def benchmark_of(task: AskingTask | RetrievalTask) -> Benchmark | None:
     """The benchmark that a task's data is, if it is one. Raises UserError for an unknown name."""
     return get_benchmark(task.dataset) if task.dataset else None
 

@@ -95,6 +95,7 @@ def test_the_jobs_of_datasets():
         jobs_of(several, ["linear_probe"])
 
 
+@pytest.mark.slow  # compiles them all
 def test_a_suite_does_every_task_and_keeps_it(tmp_path):
     clip = create("tiny")
     data = Dataset("seen", SEEN, PROBE)

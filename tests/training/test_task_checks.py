@@ -29,7 +29,7 @@ def pets(*labels: int | tuple[int, ...] | None, names: tuple[str, ...] = PETS) -
     """Images of one label, or of several."""
     table = ListTable(
         [
-            Sample(str(number), b"", (), **({"labels": one} if isinstance(one, tuple) else {"label": one}))
+            Sample(str(number), b"", (), labels=one) if isinstance(one, tuple) else Sample(str(number), b"", (), one)
             for number, one in enumerate(labels)
         ]
     )
@@ -66,6 +66,7 @@ TABLES: dict[str, Table] = {
         ("zero_shot", {"data": "pets", "metric": "map_11_point"}, "map_11_point does not fit images with one label"),
         ("zero_shot", {"data": "several", "metric": "accuracy"}, "accuracy does not fit images with several labels"),
         ("retrieval", {"data": "pets"}, "the first images of pets have no captions, which retrieval needs"),
+        ("retrieval", {"data": TRAIN, "dataset": "cifar10"}, "cifar10 is for classification, not for retrieval"),
         ("probe", {"train": TRAIN, "data": SEEN}, "this data has no labels"),
         ("probe", {"train": "many", "data": "pets"}, "'owl' is in one of them only"),
         ("probe", {"train": "several", "data": "pets"}, "images of pets have one label and those of several several"),

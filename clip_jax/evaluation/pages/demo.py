@@ -15,6 +15,7 @@ from jaxtyping import Float32
 from clip_jax.data.table import Sample
 from clip_jax.evaluation.pages.figures import cell, curve, image_tag, svg_tag, table
 from clip_jax.evaluation.pages.frame import footer, write_framed
+from clip_jax.evaluation.pages.story.story import Story, story_sections
 from clip_jax.evaluation.zero_shot import ZeroShotResult
 
 HELD_OUT_TOP1 = "eval/held_out/top1"
@@ -39,6 +40,7 @@ class DemoResults:
     similarity_samples: list[Sample]
     similarity_captions: list[str]
     linear_probe_top1: float
+    story: Story
     seconds: float
     workdir: str
 
@@ -53,6 +55,7 @@ def write_report(results: DemoResults, path: Path) -> None:
         "similarity": _similarity(results),
         "confusion": _confusion(results),
         "mistakes": _mistakes(results),
+        "story": story_sections(results.story),
         "next": _next(results),
         "footer": footer(),
     }

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.html_page import HtmlPage
+from support.made_up_story import story
 
 from clip_jax.data.scenes import ScenesTable
 from clip_jax.data.table import Sample, usable
 from clip_jax.evaluation.pages.demo import DemoResults, write_report
 from clip_jax.evaluation.zero_shot import ZeroShotResult
 
+STORY_PLOTS = 6
 EVIL = '<script>alert("x")</script> & $$ "quoted" \'single\''
 
 
@@ -46,6 +48,7 @@ def results(images: int = 48, wrong: int = 20) -> DemoResults:
         similarity_samples=[samples[i] for i in shown],
         similarity_captions=[samples[i].captions[0] for i in shown],
         linear_probe_top1=0.875,
+        story=story(),
         seconds=125.0,
         workdir="/tmp/my demo",
     )
@@ -73,6 +76,7 @@ def test_the_page_needs_nothing_else(text):
 def test_the_page_has_what_it_should(text):
     page = HtmlPage(text)
     assert {"figures", "samples", "curves", "similarity", "confusion", "mistakes", "next"} <= page.ids()
+    assert {"story", "labels", "wording", "grain", "traits", "styles"} <= page.ids()
     # 28 of 48 are right; the median of 100 to 500 images/s.
     for words in ("58.3%", "87.5%", "4.2%", "2 min 5 s", "300", "50", "24 of the 64", "8 of 8 are", "20 of 48 images"):
         assert words in page.words
@@ -80,15 +84,15 @@ def test_the_page_has_what_it_should(text):
         assert max(sample.captions, key=len) in page.words
     assert "--model '/tmp/my demo'" in page.words
     cells = [attributes for attributes in page.all("td") if "title" in attributes]
-    assert len(cells) == 8 * 8 + 24 * 24
-    assert sum(attributes.get("class") == "own" for attributes in cells) == 8 + 24
+    assert len(cells) == 8 * 8 + 24 * 24 + 8 * 8  # similarities, combinations, shapes
+    assert sum(attributes.get("class") == "own" for attributes in cells) == 8 + 24 + 8
     assert page.words.count("0.38") == 8  # 0.375, the diagonal
-    assert len(page.all("figure")) == 3
+    assert len(page.all("figure")) == 3 + STORY_PLOTS
 
 
 def test_every_image_decodes_and_is_described(text):
     images = HtmlPage(text).all("img")
-    assert len(images) == 12 + 3 + 8 + 24 + 16
+    assert len(images) == 12 + 3 + 8 + 24 + 16 + STORY_PLOTS + 1 + 15
     assert all("alt" in image for image in images)
     assert sum(not image["alt"] for image in images) == 24  # beside the name of a class
     for image in images:
@@ -124,11 +128,11 @@ def test_no_mistakes_and_no_evaluations(tmp_path):
     write_report(replace(made, metrics=lines), tmp_path / "report.html")
     page = HtmlPage((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "all 48 held-out images are named correctly" in page.words
-    assert len(page.all("figure")) == 2
+    assert len(page.all("figure")) == 2 + STORY_PLOTS
     write_report(replace(made, metrics=[]), tmp_path / "report.html")
     page = HtmlPage((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "curves" not in page.ids()
-    assert len(page.all("figure")) == 0
+    assert len(page.all("figure")) == STORY_PLOTS
 
 
 def test_captions_are_text_not_markup(tmp_path):
