@@ -41,7 +41,7 @@ def test_turned_is_turned_by_an_eighth():
         sprite = replace(RED, shape=shape)
         assert np.array_equal(pixels(sprite, "turned"), pixels(replace(sprite, angle=sprite.angle + 45), "plain"))
     square = replace(RED, shape="square", angle=0.0)
-    corner = (32 + int(0.25 * 64),) * 2  # within the square, without the diamond
+    corner = (32 + 12,) * 2  # within the square, without the diamond
     assert is_red(pixels(square, "plain"))[corner]
     assert not is_red(pixels(square, "turned"))[corner]
 
@@ -72,7 +72,8 @@ def test_the_same_scenes_in_each_style(style):
     table = open_table(f"scenes:held_out?images=24&seed=3&size=32&style={style}")
     for one, other in zip(*(usable(each.read(range(24))) for each in (plain, table)), strict=True):
         assert (one.captions, one.label) == (other.captions, other.label)
-        assert (one.image == other.image) == (style == "plain")
+        is_round = one.captions[0].removesuffix(".").endswith(("circle", "ring"))  # which turning does not change
+        assert (one.image == other.image) == (style == "plain" or (style == "turned" and is_round))
 
 
 def test_a_style_that_is_none():

@@ -18,7 +18,6 @@ from support.markdown import GUIDES, code, table
 from support.open_clip_shim import import_open_clip
 
 import clip_jax
-from clip_jax import UserError
 from clip_jax.presets import get_config
 from clip_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
 from clip_jax.training.config_file import check_config
@@ -134,14 +133,6 @@ def test_plain_names_have_the_exact_gelu():
     for name, quick in (("ViT-B-32", False), ("ViT-B-32-quickgelu", True)):
         assert bool(open_clip.get_model_config(name).get("quick_gelu")) == quick
         assert (get_config(name).text.transformer.activation == "quick_gelu") == quick
-
-
-def test_a_state_dict_that_fits_both_is_refused(tmp_path):
-    """Bare weights of open_clip, of shapes that two named architectures have."""
-    clip_jax.save(clip_jax.create("tiny"), tmp_path / "oc", layout="open_clip")
-    torch.save(open_clip.create_model(f"local-dir:{tmp_path / 'oc'}").state_dict(), tmp_path / "w.pt")
-    with pytest.raises(UserError, match=r"tiny.*tiny-quickgelu"):
-        clip_jax.load(tmp_path / "w.pt")
 
 
 def test_learning_rates_are_equal_in_every_step():

@@ -12,6 +12,7 @@ from clip_jax.evaluation.features import embed_table
 from clip_jax.evaluation.metrics import top
 from clip_jax.evaluation.probes.logistic_regression import fit
 from clip_jax.evaluation.probes.records import labelled
+from clip_jax.training.demo import DemoFigures
 from clip_jax.training.demo_story import FAMILIAR_TEMPLATES, UNFAMILIAR_TEMPLATES, Images, measure_story
 from clip_jax.training.demo_traits import exchanged_colours, exchanged_places
 
@@ -93,3 +94,17 @@ def test_the_same_scenes_are_shown_in_each_style(measured):
     for style, several in story.styles.shown.items():
         assert {one.answer for one in several} <= {*held_out.class_names}, style
         assert all(one.truth in one.sample.captions[0] for one in several)
+
+
+def test_the_figures_of_the_story_stand_beside_those_of_the_headline(measured):
+    story = measured[-1].figures()
+    flat = DemoFigures(0.9, 0.6, 1 / 24, 0.95, 60.0, "report.html", story).flat()
+    assert flat.keys() - story.keys() == {
+        "held_out_top1",
+        "all_combinations_top1",
+        "chance",
+        "linear_probe_top1",
+        "seconds",
+        "report",
+    }
+    assert all(isinstance(figure, float) for name, figure in flat.items() if name != "report")

@@ -1,0 +1,120 @@
+"""Every command and every Python block of the README and the guides: checked here, and run by the slow tests.
+
+A block that needs more than this machine has says so in a comment before it, and in words; its flags are checked only.
+"""
+
+import os
+import re
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.commands import OTHERS, check, furnish, run, words
+from support.markdown import GUIDES, ROOT, Block, blocks
+
+from clip_jax.cli.main import main
+
+CLOUD = ROOT / "experiments" / "tpu" / "README.md"
+PAGES = (ROOT / "README.md", *GUIDES)
+NEEDS = ("a cloud account", "libtpu, minutes", "a download", "downloads, hours", "minutes: .ci/run runs both")
+# The demo's own config at a fortieth of its size: what a reader's `clip-jax demo` leaves, sooner.
+DEMO = ("train", "--config=configs/scenes.py", "--workdir=runs/demo", "--config.steps=20", "--config.evaluate.every=20")
+DEMO += ("--config.data.draw.train=600", "--config.data.draw.held_out=240", "--config.batch_size=32")
+
+
+def page_name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("bare")
+    furnish(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Iterator[Path]:
+    """A folder as a reader has it: the repository's, after the demo, with images of one's own."""
+    folder = tmp_path_factory.mktemp("demo")
+    furnish(folder)
+    rng = np.random.default_rng(0)
+    for name in ("a.jpg", "b.jpg", "photo.jpg", "star.png"):
+        Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(folder / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        main(DEMO)
+        yield folder
+
+
+@pytest.mark.parametrize("page", [*PAGES, CLOUD], ids=page_name)
+def test_flags_and_keys(page, bare, monkeypatch, capsys):
+    """Of every command, also of those that nothing here can run."""
+    monkeypatch.chdir(bare)
+    extras = setup_extras(monkeypatch)
+    found = words(blocks(page, "bash"), bare)
+    assert found or not blocks(page, "bash")
+    for program, *arguments in found:
+        if program == "clip-jax":
+            check(arguments, monkeypatch, capsys)
+        elif program == "pip":
+            [asked] = re.findall(r"\.\[([a-z,]+)\]", " ".join(arguments))
+            assert {*asked.split(",")} <= extras
+        else:
+            assert program in OTHERS
+
+
+def setup_extras(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    import setuptools
+
+    found = {}
+    with monkeypatch.context() as patch:
+        patch.setattr(setuptools, "setup", lambda **options: found.update(options))
+        runpy.run_path(str(ROOT / "setup.py"))
+    return {*found["extras_require"]}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_what_blocks_need_is_said(page):
+    """In the comment by one of few phrases, and to the reader in the words before the block or in its comments."""
+    text = page.read_text(encoding="utf-8")
+    for block in (block for language in ("bash", "python") for block in blocks(page, language)):
+        if block.needs:
+            assert block.needs in NEEDS, block.name
+            before = text[: text.index(block.text)].rsplit("\n\n", 2)
+            first = re.split(r"[ ,:]+", block.needs.removeprefix("a "))[0]
+            assert first in " ".join(before[-2:]).replace("<!-- needs", "") + block.text, block.name
+
+
+def test_cloud_commands_are_marked():
+    """One by one, on the page that is about them."""
+    for block in blocks(CLOUD, "bash"):
+        for line in block.text.replace("\\\n", " ").splitlines():
+            if "gcloud" in line.split("#")[0].split(" ")[0] or "launch status" in line:
+                assert "☁" in line, line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_commands_run(page, demo, capsys):
+    """As they stand, one after the other, in the folder where the demo has been."""
+    assert os.path.samefile(demo, ".")
+    unneeding: list[Block] = [block for block in blocks(page, "bash") if not block.needs]
+    for program, *arguments in words(unneeding, demo):
+        assert program == "clip-jax", program
+        run(arguments, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("demo", "untyped")
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=page_name)
+def test_python_runs(page):
+    """All blocks of a page in one go, as in a notebook, where names stand for images of the reader's."""
+    pixels = np.random.default_rng(1).integers(0, 256, (50, 40, 3), dtype=np.uint8)
+    names = {"uint8_array": pixels, "pil_image": Image.fromarray(pixels)}
+    for block in blocks(page, "python"):
+        exec(compile(block.text, block.name, "exec"), names)

@@ -1,0 +1,109 @@
+"""Every public module, class, function, method and property says what it is; what raises UserError says that too."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support.markdown import ROOT
+
+import clip_jax
+
+PACKAGE = ROOT / "clip_jax"
+FILES = sorted(PACKAGE.rglob("*.py"))
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class Members:
+    """A class's public names, its attributes included; those that have docstrings; the names of its bases."""
+
+    names: frozenset[str]
+    documented: frozenset[str]
+    bases: frozenset[str]
+
+
+def functions(node: ast.AST) -> Iterator[Function]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, Function) and not child.name.startswith("_"):
+            yield child
+
+
+def members(node: ast.ClassDef) -> Members:
+    methods = list(functions(node))
+    names = {method.name for method in methods}
+    for part in ast.walk(node):
+        match part:
+            case ast.AnnAssign(target=ast.Name(id=name)) if part in node.body:
+                names.add(name)
+            case ast.Attribute(value=ast.Name(id="self"), attr=name, ctx=ast.Store()):
+                names.add(name)
+    documented = {method.name for method in methods if ast.get_docstring(method)}
+    bases = {part.id for base in node.bases for part in ast.walk(base) if isinstance(part, ast.Name)}
+    return Members(frozenset(name for name in names if name[0] != "_"), frozenset(documented), frozenset(bases))
+
+
+def classes(tree: ast.AST) -> list[ast.ClassDef]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+
+
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+CLASSES = [(node.name, members(node)) for tree in TREES.values() for node in classes(tree)]
+
+
+def is_documented(method: str, of: Members) -> bool:
+    """By itself, by a base, or by a protocol whose every name the class has."""
+    if method in of.documented:
+        return True
+    bases = [found for name, found in CLASSES if name in of.bases]
+    protocols = [found for _, found in CLASSES if "Protocol" in found.bases and found.names <= of.names]
+    return any(is_documented(method, base) for base in bases) or any(method in one.documented for one in protocols)
+
+
+def undocumented(tree: ast.Module) -> Iterator[str]:
+    """The names without a docstring; of an overloaded method, the last definition is the one that has it."""
+    yield from (node.name for node in functions(tree) if not ast.get_docstring(node))
+    for node in classes(tree):
+        if not node.name.startswith("_"):
+            if not ast.get_docstring(node):
+                yield node.name
+            methods = {method.name for method in functions(node)}
+            yield from (f"{node.name}.{name}" for name in methods if not is_documented(name, members(node)))
+
+
+def path_name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", FILES, ids=path_name)
+def test_everything_public_says_what_it_is(path):
+    tree = TREES[path]
+    assert ast.get_docstring(tree) or not tree.body, "the module"
+    assert sorted(undocumented(tree)) == []
+
+
+def test_what_is_exported_is_there():
+    """Modules and dataclasses included, beyond what a file's own functions are."""
+    for name in clip_jax.__all__:
+        assert (getattr(clip_jax, name).__doc__ or "").strip(), name
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if "cli" not in path.parts], ids=path_name)
+def test_who_raises_user_error_says_so(path):
+    silent = [
+        node.name
+        for node in ast.walk(TREES[path])
+        if isinstance(node, Function) and not node.name.startswith("_")
+        if "UserError" not in (ast.get_docstring(node) or "")
+        if any(isinstance(part, ast.Raise) and "UserError(" in ast.unparse(part) for part in own_statements(node))
+    ]
+    assert silent == []
+
+
+def own_statements(node: ast.AST) -> Iterator[ast.AST]:
+    """What is in a function, but for the functions within it."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, Function | ast.Lambda):
+            yield child
+            yield from own_statements(child)
