@@ -89,7 +89,10 @@ class Clip:
         normalize: bool = False,
         batch_size: int = 256,
     ) -> Float32[np.ndarray, "*b k"]:
-        """Text embeddings, [b, k] for a list and [k] for one string; token ids int32 [b, context] are taken too."""
+        """Text embeddings, [b, k] for a list and [k] for one string; token ids int32 [b, context] are taken too.
+
+        Raises UserError for anything else, for ids outside of the vocabulary and for a model without its tokenizer.
+        """
         if isinstance(texts, str):
             return self.encode_text([texts], normalize, batch_size)[0]
         if not isinstance(texts, Sequence | np.ndarray | jax.Array):

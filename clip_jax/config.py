@@ -63,6 +63,7 @@ class TransformerConfig:
 
     @property
     def mlp_width(self) -> int:
+        """The width of the MLP's hidden layer."""
         return int(self.width * self.mlp_ratio)
 
 
@@ -110,6 +111,7 @@ class VisionConfig:
 
     @property
     def patches(self) -> int:
+        """How many patches an image is cut into, the class token not counted."""
         return self.grid**2
 
 

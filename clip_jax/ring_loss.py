@@ -52,6 +52,7 @@ class Ring:
 
     @property
     def size(self) -> int:
+        """How many devices the batch is split over."""
         return 1 if self.mesh is None else batch_shards(self.mesh)
 
     def turns(self) -> Array:
@@ -66,6 +67,7 @@ class Ring:
         return jax.tree.map(lambda x: jax.lax.ppermute(x, BATCH_AXES, steps), values)
 
     def sum(self, x: Array) -> Array:
+        """The sum of `x` over the ring."""
         return x if self.mesh is None else jax.lax.psum(x, BATCH_AXES)
 
     def own(self, x: Array) -> Array:

@@ -12,6 +12,7 @@ class StrictParser(argparse.ArgumentParser):
     """An argument parser whose mistakes are UserErrors, which the command line prints as one line."""
 
     def error(self, message: str) -> NoReturn:
+        """Raises UserError where argparse would print its usage and exit."""
         raise UserError(f"{message}; see {self.prog} --help")
 
 

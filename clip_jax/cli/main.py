@@ -18,7 +18,7 @@ COMMANDS = {
     "data": "index data, or look through it before a run: counts, sizes, bad samples, speed, a contact sheet",
     "plan": "compile the train step for a TPU slice that is not there: does it fit, what does it cost",
     "launch": "train on a Cloud TPU slice: create, install, start, follow, begin again after preemption, delete",
-    "evaluate": "evaluate a model on labelled data: zero-shot",
+    "evaluate": "zero-shot, retrieval, linear probes, few-shot, robustness, on one or many datasets",
     "classify": "say which of some labels fit your images",
     "embed": "turn all images or texts of some data into a file of embeddings, resumably",
     "search": "find what is nearest to texts or images in such a file, with a contact sheet",

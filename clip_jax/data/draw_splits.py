@@ -43,6 +43,7 @@ def draw_splits(folder: Path, images: dict[Split, int], seed: int, image_size: i
 
 
 def is_drawn(folder: Path, wanted: dict[str, int]) -> bool:
+    """Whether a split is there as `wanted`. Raises UserError where it was drawn otherwise."""
     if not folder.is_dir():
         return False
     try:

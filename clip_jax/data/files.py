@@ -43,6 +43,7 @@ class Stamp:
 
     @staticmethod
     def of_local(status: os.stat_result) -> "Stamp":
+        """That of a local file, by its size and time in nanoseconds."""
         return Stamp(status.st_size, status.st_mtime_ns)
 
 

@@ -20,10 +20,12 @@ class IndexReport:
 
     @property
     def shards(self) -> int:
+        """How many files there are."""
         return len(self.parts)
 
     @property
     def samples(self) -> int:
+        """How many samples they hold together."""
         return sum(self.parts.values())
 
 

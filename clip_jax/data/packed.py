@@ -17,6 +17,7 @@ class PackedTexts:
 
     @staticmethod
     def pack(texts: Iterable[str]) -> "PackedTexts":
+        """Those texts, one after the other."""
         packer = TextPacker()
         for text in texts:
             packer.add(text)
@@ -26,6 +27,7 @@ class PackedTexts:
         return len(self.ends)
 
     def encoded(self, row: int) -> bytes:
+        """The text at `row`, in UTF-8."""
         start = self.ends[row - 1] if row else 0
         return self.data[start : self.ends[row]].tobytes()
 
@@ -47,4 +49,5 @@ class TextPacker:
         self._ends.append(len(self._data))
 
     def packed(self) -> PackedTexts:
+        """The texts added so far."""
         return PackedTexts(np.frombuffer(bytes(self._data), np.uint8), np.array(self._ends, np.int64))

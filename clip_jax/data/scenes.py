@@ -89,6 +89,7 @@ class ScenesTable:
 
     @property
     def combinations(self) -> tuple[Combination, ...]:
+        """The combinations of colour and shape that the split draws from."""
         return HELD_OUT if self.split in ("held_out", "probe") else SEEN
 
     @property

@@ -27,8 +27,8 @@ class Benchmark:
 
     `samples` is the paper's test size, and `note` says where public data differ. `tfds` is a data spec, `train` and
     `validation` are the splits of it that probes learn from, `webdataset` a repository of tars on the Hugging Face hub,
-    None where there is none. `published` are others' figures in percent by
-    metric, by source (`paper`, or `open_clip` for what the released weights reach) and by model.
+    None where there is none. `published` are others' figures in percent by metric, by source (`paper`, or `open_clip`
+    for what the released weights reach) and by model.
 
     Source: appendix A of the paper. OpenAI does not say how it used several names of a class.
     """

@@ -55,7 +55,8 @@ def chosen(names: Sequence[str]) -> list[str]:
 def find_data(names: Sequence[str], given: Places, root: Path | None) -> tuple[list[Dataset], list[str]]:
     """The datasets whose data are known, and the names of those whose are not.
 
-    What the user says comes first. The rest is looked for below `root`: in NAME/test or NAME, NAME/train and
+    What the user says comes first; where that is a dataset's test data, its other data are what the user says, too. The
+    rest is looked for below `root`: in NAME/test or NAME, NAME/train and
     NAME/validation, or the like, under the benchmark's name or that of CLIP_benchmark's repository; and then as
     prepared by tfds there. Raises UserError for training data of a dataset that is not tested on.
     """
@@ -63,6 +64,7 @@ def find_data(names: Sequence[str], given: Places, root: Path | None) -> tuple[l
     found, missing = [], []
     for name in dict.fromkeys([*given.data, *names]):
         benchmark = get_benchmark(name) if name in benchmarks else None
+        # What lies below the root is of a piece: its training images need not go with data from elsewhere.
         there = _below(root, benchmark) if root and benchmark and name not in given.data else {}
         specs = {part: getattr(given, part).get(name) or there.get(part) for part in ("data", "train", "validation")}
         if specs["data"]:
@@ -80,12 +82,15 @@ def _below(root: Path, benchmark: Benchmark) -> dict[str, str]:
     repository = (benchmark.webdataset or "").rpartition("/")[2]
     for name in filter(None, (benchmark.name, repository, repository.removeprefix("wds_"))):
         home = root / name
-        data = _first_folder(home, (benchmark.split, "test", *VALIDATION)) or _first_folder(root, (name,))
+        data = _first_folder(home, (benchmark.split, "test", *VALIDATION))
+        if data is None and not _first_folder(home, TRAIN):  # no splits: a folder per class, or the tars themselves
+            data = _first_folder(root, (name,))
         if data:
             other = [split for split in VALIDATION if home / split != data]
             parts = {"data": data, "train": _first_folder(home, TRAIN), "validation": _first_folder(home, other)}
             return {part: str(folder) for part, folder in parts.items() if folder}
-    if benchmark.tfds and (root / benchmark.tfds.removeprefix("tfds:").partition("?")[0].partition("/")[0]).is_dir():
+    prepared = root / (benchmark.tfds or "").removeprefix("tfds:").partition("?")[0].partition("/")[0]
+    if benchmark.tfds and any(one for depth in ("*", "*/*") for one in prepared.glob(f"{depth}/dataset_info.json")):
         spec = f"{benchmark.tfds}&data_dir={root}"
         splits = {"train": benchmark.train, "validation": benchmark.validation}
         others = {part: re.sub(r"(?<=[?&]split=)[^&]*", split, spec) for part, split in splits.items() if split}

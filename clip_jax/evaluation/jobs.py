@@ -89,6 +89,10 @@ def jobs_of(datasets: Sequence[Dataset], tasks: Sequence[str] = ()) -> tuple[lis
                 left_out.append(f"{task} of {dataset.name}: no training data found")
             else:
                 jobs.append(Job(task, dataset))
+    used = {one.name for job in jobs for one in (job.dataset, *job.shifts)}
+    for dataset in datasets:
+        if dataset.name not in used and (dataset.train or not {*tasks} & {*PROBES}):
+            left_out.append(f"{dataset.name}: none of the tasks is for it")
     return jobs, left_out
 
 

@@ -48,5 +48,5 @@ def with_each_class(features: Features) -> list[list[str]]:
         caption = next((caption for caption in captions if own.search(caption)), None)
         if caption is None:
             raise ValueError(f"no caption of {key} names its class, '{features.class_names[label]}'")
-        choices.append([own.sub(name, caption, count=1) for name in features.class_names])
+        choices.append([own.sub(lambda _, name=name: name, caption, count=1) for name in features.class_names])
     return choices

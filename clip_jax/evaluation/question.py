@@ -48,7 +48,7 @@ class Question:
         return self.metric_for(features.several is not None)
 
     def metric_for(self, several: bool) -> Metric:
-        """As `metric_of`, of images with one label or `several`."""
+        """As `metric_of`, of images with one label or `several`. Raises UserError."""
         metric = self.metric or ("map_11_point" if several else "accuracy")
         if (metric == "map_11_point") != several:
             raise UserError(f"{metric} does not fit images with {'several labels' if several else 'one label'}")
@@ -127,7 +127,10 @@ def read_classes(path: Path) -> list[tuple[str, ...]]:
 
 
 def read_templates(source: str) -> list[str]:
-    """Templates from a text file, one a line with {} or {c} for the class name, or ImageNet's set of 1, 7 or 80."""
+    """Templates from a text file, one a line with {} or {c} for the class name, or ImageNet's set of 1, 7 or 80.
+
+    Raises UserError for a file that is not there, and as `check_templates` does.
+    """
     sets = get_benchmark(IMAGENET).template_sets
     if source in sets:
         return list(sets[source])

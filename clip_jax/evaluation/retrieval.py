@@ -64,7 +64,7 @@ def retrieval(
 
 
 def retrieve_features(clip: Clip, features: Features, prefix: str = "", cache: Path | None = None) -> RetrievalResult:
-    """As `retrieval`, for a table that is embedded already."""
+    """As `retrieval`, for a table that is embedded already. Raises UserError where it has no captions."""
     used = np.array([bool(captions) for captions in features.captions])
     if not used.any():
         raise UserError("this data has no captions; tars with .txt have, captions=FIELD takes them from their .json")

@@ -1,6 +1,8 @@
 """A suite: many tasks, datasets and models, each result kept as it comes, so that what was stopped goes on."""
 
+import hashlib
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +45,8 @@ def run_suite(
     UserError where a model cannot be loaded, or nothing can be written. All processes call it together; the first one
     keeps the records.
     """
+    if is_first():
+        _check_writable(out)
     for model in dict.fromkeys(models):
         clip = load(model)
         for job in jobs:
@@ -76,8 +80,21 @@ def run_suite(
 
 
 def slug(name: str) -> str:
-    """A name that a file can have."""
-    return re.sub(r"[^\w.-]+", "_", name.strip("/")) or "_"
+    """A name that a file can have, another for every name."""
+    plain = re.sub(r"[^\w.-]+", "_", name.strip("/"))
+    if plain == name and plain.strip("."):
+        return plain
+    return f"{plain.strip('.')}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
+
+
+def _check_writable(out: Path) -> None:
+    """Raises UserError where nothing can be written below `out`."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}") from error
 
 
 def _kept(path: Path, digest: str) -> Record | None:

@@ -54,12 +54,13 @@ def compare_wording(
     by_template, all_sums, probabilities = {}, np.float64(0), np.float64(0)
     for place, template in enumerate(distinct):
         sums = np.add.reduceat(embeddings[:, place], begins, axis=0, dtype=np.float64)
-        all_sums = all_sums + templates.count(template) * sums
+        weight = templates.count(template)  # one that is given twice counts twice in both ensembles
+        all_sums = all_sums + weight * sums
         result = score(clip, features, _normalised(sums), first_names, class_of)
         by_template[template] = result.figure(metric)
-        probabilities = probabilities + _probabilities(result)
+        probabilities = probabilities + weight * _probabilities(result)
     together = score(clip, features, _normalised(np.asarray(all_sums)), first_names, class_of)
-    averaged = replace(together, scores=np.asarray(probabilities / len(distinct), np.float32))
+    averaged = replace(together, scores=np.asarray(probabilities / len(templates), np.float32))
     return Wording(by_template, together.figure(metric), averaged.figure(metric), together)
 
 

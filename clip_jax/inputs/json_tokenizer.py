@@ -49,6 +49,7 @@ class JsonTokenizer(Tokenizer):
         return self._tokenizer.decode(self.known(ids), skip_special_tokens=True)
 
     def token(self, id: int) -> str:
+        """The token of that id as the file spells it; empty for an unknown id."""
         return self._tokenizer.id_to_token(id) or ""
 
     def _rows(self, texts: Sequence[str]) -> Iterable[list[int]]:

@@ -44,6 +44,7 @@ class SentencepieceTokenizer(Tokenizer):
         return self._model.decode(list(takewhile(lambda id: id not in self._end, self.known(ids))))
 
     def token(self, id: int) -> str:
+        """The piece of that id, with its mark for a space."""
         return self._model.id_to_piece(id)
 
     def _rows(self, texts: Sequence[str]) -> Iterable[list[int]]:

@@ -61,6 +61,7 @@ class Description:
         return next((told for name, told in words.items() if getattr(self, name) != getattr(other, name)), None)
 
     def to_json(self) -> str:
+        """As the file beside the set has it."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
 

@@ -35,6 +35,7 @@ class EmbeddingSet:
 
     @cached_property
     def width(self) -> int:
+        """The length of a row."""
         return next(self.parts()).shape[1]
 
     @cached_property

@@ -23,6 +23,7 @@ class Images:
     """The images of `table`, one a sample."""
 
     of: Literal["images"] = "images"
+    kind: Literal["table"] = "table"
 
     def __init__(self, table: Table) -> None:
         self._table = table

@@ -21,12 +21,14 @@ from clip_jax.search.shards import (
     JOINED,
     PARTIAL,
     bad_path,
-    count_lines,
+    count_keys,
     keys_path,
+    mapped_rows,
     npy_header,
     rows_path,
     write_whole,
 )
+from clip_jax.search.source import Json, printable
 
 
 def beside(path: Path, what: str) -> Path:
@@ -35,7 +37,10 @@ def beside(path: Path, what: str) -> Path:
 
 
 def completed(folder: Path, description: Description) -> Description:
-    """The description with what is known now that all shards are there."""
+    """The description with what is known now that all shards are there.
+
+    Raises UserError where the keys of one are lost, or not as many as its rows.
+    """
     causes: dict[str, int] = {}
     for number in range(description.shards):
         if bad_path(folder, number).exists():
@@ -43,12 +48,15 @@ def completed(folder: Path, description: Description) -> Description:
                 for line in lines:
                     cause = json.loads(line)["cause"]
                     causes[cause] = causes.get(cause, 0) + 1
-    rows = sum(count_lines(keys_path(folder, number)) for number in range(description.shards))
+    rows = sum(_rows_of(folder, number) for number in range(description.shards))
     return replace(description, rows=rows, left_out=dict(sorted(causes.items())))
 
 
 def join_npy(folder: Path, out: Path, description: Description) -> None:
-    """Makes `out` and what is beside it of a folder of shards, and removes that. Raises IOFailure."""
+    """Makes `out` and what is beside it of a folder of shards, and removes that.
+
+    Raises IOFailure where the disk fails, UserError where rows were lost that `out` was begun with.
+    """
     numbers = range(description.shards)
     assert description.rows is not None
     _explained(out, lambda: _append_rows(folder, description))
@@ -73,8 +81,17 @@ def pyarrow() -> Any:
     return pyarrow, pyarrow.parquet
 
 
+def _rows_of(folder: Path, number: int) -> int:
+    path, keys = rows_path(folder, number), count_keys(keys_path(folder, number))
+    if path.exists() and (rows := len(mapped_rows(path))) != keys:  # it is gone once it is in the joined file
+        raise UserError(
+            f"{path} has {rows} rows, but there are {keys} keys beside it; remove it, and the same command embeds it again"
+        )
+    return keys
+
+
 def _publish(folder: Path, joined: Path, out: Path, description: Description) -> None:
-    bad = [bad_path(folder, number) for number in range(description.shards)]
+    bad = [path for number in range(description.shards) if (path := bad_path(folder, number)).exists()]
 
     def publish() -> None:
         beside(out, "bad.jsonl").unlink(missing_ok=True)
@@ -94,11 +111,14 @@ def _append_rows(folder: Path, description: Description) -> None:
     row_bytes = description.width * np.dtype(description.dtype).itemsize
     left = [number for number in range(description.shards) if rows_path(folder, number).exists()]
     taken = range(left[0] if left else description.shards)  # a shard goes once it is in the file
-    size = len(header) + row_bytes * sum(count_lines(keys_path(folder, number)) for number in taken)
+    size = len(header) + row_bytes * sum(count_keys(keys_path(folder, number)) for number in taken)
     with open(folder / JOINED, "ab") as file:
         if not taken:
             file.truncate(0)
             file.write(header)
+            file.flush()
+        if left != [*range(len(taken), description.shards)] or os.fstat(file.fileno()).st_size < size:
+            raise UserError(f"{folder} has lost some of its rows; remove it, and the same command begins anew")
         file.truncate(size)
         for number in left:
             file.write(np.load(rows_path(folder, number)).data)
@@ -111,9 +131,8 @@ def _concatenate(folder: Path, paths: Iterable[Path], target: Path) -> None:
     partial = folder / f".joined{PARTIAL}0"
     with open(partial, "wb") as joined:
         for path in paths:
-            if path.exists():
-                with open(path, "rb") as file:
-                    shutil.copyfileobj(file, joined, COPIED_AT_ONCE)
+            with open(path, "rb") as file:
+                shutil.copyfileobj(file, joined, COPIED_AT_ONCE)
         joined.flush()
         os.fsync(joined.fileno())
     os.replace(partial, target)
@@ -131,10 +150,15 @@ def _write_parquet(folder: Path, partial: Path, description: Description) -> Non
             if not len(rows):
                 continue
             with open(keys_path(folder, shard), encoding="utf-8") as lines:
-                keys = [json.loads(line) for line in lines]
+                keys = [_without_surrogates(json.loads(line)) for line in lines]
             named = [arrow.array([key[name] for key in keys], kind) for name, kind in columns]
             values = arrow.FixedSizeListArray.from_arrays(arrow.array(rows.reshape(-1)), description.width)
             writer.write_table(arrow.table([*named, values], schema=schema))
+
+
+def _without_surrogates(key: Json) -> Json:
+    """Parquet's strings are UTF-8."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in key.items()}
 
 
 def _explained(out: Path, action: Callable[[], None]) -> None:

@@ -25,6 +25,7 @@ class Query:
 
     @property
     def name(self) -> str:
+        """The text, or the image's path."""
         return self.text or self.image or ""
 
 

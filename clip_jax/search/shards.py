@@ -1,7 +1,8 @@
 """A folder of shards: what some consecutive samples became, each written whole or not at all, so that any may be next.
 
 NNNNN.npy has a row an embedding, NNNNN.keys.jsonl a line a row that says what it is of, and NNNNN.bad.jsonl, where
-there is one, a line for each sample that was left out. The .npy comes last: where it is, the shard is complete.
+there is one, a line for each sample that was left out. The .npy comes last: with it the shard is complete, unless its
+keys were lost since.
 """
 
 import fcntl
@@ -90,6 +91,8 @@ def write_shard(folder: Path, shard: Shard) -> None:
     write_whole(keys_path(folder, shard.number), _lines(shard.keys))
     if shard.bad:
         write_whole(bad_path(folder, shard.number), _lines(shard.bad))
+    else:
+        _remove(bad_path(folder, shard.number))  # of an earlier attempt, when something could not be read
     rows = shard.embeddings
     write_whole(rows_path(folder, shard.number), npy_header(rows.shape, rows.dtype), np.ascontiguousarray(rows).data)
 
@@ -110,6 +113,13 @@ def write_whole(path: Path, *contents: Any) -> None:
         raise IOFailure(f"cannot write {path}: {error.strerror}; the same command goes on from there") from error
 
 
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise IOFailure(f"cannot remove {path}: {error.strerror}; the same command goes on from there") from error
+
+
 def npy_header(shape: tuple[int, ...], dtype: Any) -> bytes:
     """What stands before the numbers in a .npy file."""
     header = io.BytesIO()
@@ -122,20 +132,25 @@ def _lines(values: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def rows_path(folder: Path, number: int) -> Path:
+    """Where a shard's rows are."""
     return folder / f"{number:05d}.npy"
 
 
 def keys_path(folder: Path, number: int) -> Path:
+    """Where the keys of a shard's rows are."""
     return folder / f"{number:05d}.keys.jsonl"
 
 
 def bad_path(folder: Path, number: int) -> Path:
+    """Where a shard's left-out samples are."""
     return folder / f"{number:05d}.bad.jsonl"
 
 
 def complete_shards(folder: Path) -> set[int]:
-    """The numbers of those that are complete."""
-    return {int(name[:-4]) for name in os.listdir(folder) if name.endswith(".npy") and name[:-4].isdecimal()}
+    """The numbers of those whose rows and keys are there."""
+    names = set(os.listdir(folder))
+    numbers = {int(name[:-4]) for name in names if name.endswith(".npy") and name[:-4].isdecimal()}
+    return {number for number in numbers if keys_path(folder, number).name in names}
 
 
 def progress(folder: Path, description: Description) -> str:
@@ -145,10 +160,27 @@ def progress(folder: Path, description: Description) -> str:
     return f"{there:,} of {description.shards:,} shards"
 
 
-def count_lines(path: Path) -> int:
-    """How many lines a file has; none where there is no file."""
+def count_keys(path: Path) -> int:
+    """How many lines a file of keys has. Raises UserError where it cannot be read."""
+    count, last = 0, b"\n"
     try:
         with open(path, "rb") as file:
-            return sum(some.count(b"\n") for some in iter(lambda: file.read(COPIED_AT_ONCE), b""))
-    except FileNotFoundError:
-        return 0
+            while some := file.read(COPIED_AT_ONCE):
+                count, last = count + some.count(b"\n"), some[-1:]
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path}, which says what each row is of: {error.strerror}; remove the set, and embed anew"
+        ) from error
+    return count + (last != b"\n")
+
+
+def mapped_rows(path: Path) -> Float[np.ndarray, "n width"]:
+    """The rows in a .npy file, memory-mapped. Raises UserError where it has none, or cannot be read."""
+    try:
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(f"cannot read {path} as a .npy file: {error}") from error
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind != "f":
+        told = f"{rows.dtype} {list(rows.shape)}" if isinstance(rows, np.ndarray) else "several arrays"
+        raise UserError(f"{path} holds {told}; a set is one array of float16 or float32 [rows, width]")
+    return rows

@@ -26,7 +26,14 @@ class Source(Protocol):
     """Samples 0 to len-1."""
 
     @property
-    def of(self) -> Literal["images", "texts"]: ...
+    def of(self) -> Literal["images", "texts"]:
+        """What is embedded."""
+        ...
+
+    @property
+    def kind(self) -> Literal["table", "lines"]:
+        """What the samples are: those of a table, or the lines of a file."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -40,6 +47,11 @@ class Source(Protocol):
         Raises UserError where the source itself fails: a disk, another machine.
         """
         ...
+
+
+def printable(text: str) -> str:
+    """`text` as UTF-8 can hold it: bytes of a file's name that are not UTF-8, surrogates in Python, become escapes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def bad_json(place: int, sample: BadSample) -> Json:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from clip_jax.errors import UserError
 from clip_jax.search.description import Description, read_description
@@ -45,6 +45,8 @@ def target_of(out: str, kind: Format | None = None) -> Target:
     if kind != "folder" and path.is_dir():
         raise UserError(f"--out {out} is a folder; name a file in it, or choose --format folder")
     if kind == "parquet":
+        if not known:
+            raise UserError(f"--out {out}: a Parquet file is known by its name, so let it end in .parquet")
         pyarrow()
     return Target(path, kind)
 
@@ -62,7 +64,3 @@ def found_complete(target: Target, description: Description) -> Description | No
     check_same(target.path, found, description)
     return None if found.rows is None else found
 
-
-def formats() -> tuple[str, ...]:
-    """The names of all."""
-    return get_args(Format)

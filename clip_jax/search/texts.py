@@ -35,6 +35,8 @@ class Texts:
         raise NotImplementedError
 
     def embed(self, encoder: Encoder, shards: Sequence[range], advance: Callable[[int], Any]) -> Iterator[Embedded]:
+        """Each shard's keys, left-out texts and rows; the next one is read and tokenized meanwhile."""
+
         def load(shard: range) -> tuple[list[Json], list[Json], np.ndarray]:
             keys, bad = self.read(shard)
             return keys, bad, encoder.tokenize([key["caption"] for key in keys])
@@ -57,6 +59,8 @@ class Texts:
 class Captions(Texts):
     """The captions of `table`, all of each sample."""
 
+    kind: Literal["table"] = "table"
+
     def __init__(self, table: Table) -> None:
         self._table = table
 
@@ -64,6 +68,7 @@ class Captions(Texts):
         return len(self._table)
 
     def digest(self, spec: str) -> str:
+        """A fingerprint of the table and its captions' SPEC."""
         return fingerprint(self._table, spec)
 
     def read(self, samples: range) -> tuple[list[Json], list[Json]]:
@@ -73,20 +78,23 @@ class Captions(Texts):
             for place, one in zip(places, self._table.read(places), strict=True):
                 if isinstance(one, BadSample):
                     bad.append(bad_json(place, one))
-                elif not one.captions:
-                    bad.append(bad_json(place, BadSample(one.key, "no caption", "it has no caption")))
+                elif not (captions := [caption for caption in one.captions if caption.strip()]):
+                    reason = "its caption is empty" if one.captions else "it has no caption"
+                    bad.append(bad_json(place, BadSample(one.key, "no caption", reason)))
                 else:
-                    keys += [{"key": one.key, "sample": place, "caption": caption} for caption in one.captions]
+                    keys += [{"key": one.key, "sample": place, "caption": caption} for caption in captions]
         return keys, bad
 
 
 class Lines(Texts):
     """The lines of a text file in UTF-8; the key of one is FILE#LINE, counted from 1. Raises UserError."""
 
+    kind: Literal["lines"] = "lines"
+
     def __init__(self, path: str) -> None:
         self._path, self._name = path, os.path.basename(path)
         self._starts = array("q")
-        self._digest = hashlib.blake2b(digest_size=16)
+        self._digest = hashlib.blake2b(self._name.encode(errors="surrogateescape") + b"\0", digest_size=16)
         self._count = 0
         try:
             with open(path, "rb") as file:
@@ -107,25 +115,35 @@ class Lines(Texts):
         return self._count
 
     def digest(self, spec: str) -> str:
+        """A fingerprint of the file's name, which is in the keys, and of its contents."""
         return self._digest.hexdigest()
 
     def read(self, samples: range) -> tuple[list[Json], list[Json]]:
         keys, bad = [], []
-        with open(self._path, "rb") as file:
-            file.seek(self._starts[samples.start // STRIDE])
-            first = samples.start % STRIDE
-            for place, line in zip(samples, islice(file, first, first + len(samples)), strict=True):
-                key = f"{self._name}#{place + 1}"
-                try:
-                    text = line.decode("utf-8-sig").strip()
-                except UnicodeDecodeError:
-                    bad.append(bad_json(place, BadSample(key, "bad caption", "the line is not UTF-8 text")))
-                    continue
-                if text:
-                    keys.append({"key": key, "sample": place, "caption": text})
-                else:
-                    bad.append(bad_json(place, BadSample(key, "no caption", "the line is empty")))
+        for place, line in zip(samples, self._lines(samples), strict=True):
+            key = f"{self._name}#{place + 1}"
+            try:
+                text = line.decode("utf-8-sig").strip()
+            except UnicodeDecodeError:
+                bad.append(bad_json(place, BadSample(key, "bad caption", "the line is not UTF-8 text")))
+                continue
+            if text:
+                keys.append({"key": key, "sample": place, "caption": text})
+            else:
+                bad.append(bad_json(place, BadSample(key, "no caption", "the line is empty")))
         return keys, bad
+
+    def _lines(self, samples: range) -> list[bytes]:
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(self._starts[samples.start // STRIDE])
+                first = samples.start % STRIDE
+                lines = list(islice(file, first, first + len(samples)))
+        except OSError as error:
+            raise UserError(f"cannot read {self._path}: {error.strerror}") from error
+        if len(lines) < len(samples):
+            raise UserError(f"{self._path} has fewer lines than when it was opened; leave it as it is, and begin anew")
+        return lines
 
 
 def _encoded(

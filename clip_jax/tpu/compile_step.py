@@ -32,6 +32,7 @@ AVAILABLE = re.compile(r"(?:of|available HBM \()\s*([\d.]+)([KMGT]?)")
 
 
 def main() -> None:
+    """Compiles what standard input asks for, and prints the figures, or a user's mistake, as JSON."""
     request = json.load(sys.stdin)
     config = parse(TrainConfig, request["config"], "config")
     try:

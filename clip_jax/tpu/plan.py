@@ -46,10 +46,12 @@ class Plan:
 
     @property
     def fits(self) -> bool:
+        """Whether the compiler placed it within the chips' memory."""
         return self.peak is not None
 
     @property
     def roofline(self) -> Roofline:
+        """The least times of an update, by what limits them."""
         return roofline(self.config, model_of(self.config), self.topology, self.mesh)
 
     def to_dict(self) -> dict[str, Any]:

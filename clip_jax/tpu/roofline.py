@@ -36,10 +36,12 @@ class Roofline:
 
     @property
     def seconds(self) -> float:
+        """The least time of an update: the largest of the three."""
         return max(self.compute, self.memory, self.links)
 
     @property
     def limit(self) -> str:
+        """Which of the three is the largest."""
         return max(("compute", "memory", "links"), key=lambda name: getattr(self, name))
 
     @property
@@ -48,6 +50,7 @@ class Roofline:
         return self.compute / self.seconds
 
     def to_dict(self) -> dict[str, Any]:
+        """As --json has it; times in seconds."""
         return asdict(self) | {"seconds": self.seconds, "limit": self.limit, "most_mfu": self.most_mfu}
 
 

@@ -38,6 +38,7 @@ class ModelConfig:
 
     @property
     def compute(self) -> ComputeConfig:
+        """How the model is computed."""
         return ComputeConfig(self.dtype, self.layers, self.remat, self.attention)
 
 

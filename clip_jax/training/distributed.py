@@ -151,6 +151,7 @@ def _on_tpu_pod() -> bool:
 
 
 def has_tpu() -> bool:
+    """Whether this host has TPU chips that JAX may use."""
     chips = glob.glob("/dev/accel[0-9]*") + glob.glob("/dev/vfio/[0-9]*")
     return bool(chips) and os.environ.get("JAX_PLATFORMS", "tpu") != "cpu"
 

@@ -39,11 +39,12 @@ class RetrievalTask:
     """
 
     data: str
-    prefix: str = ""
+    prefix: str | None = None
     dataset: str | None = None
 
     @property
     def specs(self) -> tuple[str, ...]:
+        """The data specs that the task reads."""
         return (self.data,)
 
 
@@ -59,6 +60,7 @@ class ProbeTask:
 
     @property
     def specs(self) -> tuple[str, ...]:
+        """The data specs that the task reads."""
         return (self.data, self.train)
 
 
@@ -79,6 +81,7 @@ class LinearProbeTask:
 
     @property
     def specs(self) -> tuple[str, ...]:
+        """The data specs that the task reads."""
         return (self.data, self.train, *filter(None, (self.validation,)))
 
 
@@ -98,6 +101,7 @@ class FewShotTask:
 
     @property
     def specs(self) -> tuple[str, ...]:
+        """The data specs that the task reads."""
         return (self.data, self.train)
 
 
@@ -117,6 +121,7 @@ class RobustnessTask:
 
     @property
     def specs(self) -> tuple[str, ...]:
+        """The data specs that the task reads."""
         return (self.data, *self.shifts.values())
 
 

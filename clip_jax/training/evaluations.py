@@ -1,5 +1,6 @@
 """The evaluations of a run: when they come, whether they fit their data, and the figures of a model as it is now."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -7,6 +8,7 @@ from clip_jax.clip import Clip
 from clip_jax.data.table import Table
 from clip_jax.errors import UserError
 from clip_jax.evaluation.features import embed_table
+from clip_jax.processes import is_first
 from clip_jax.training.config import CheckpointConfig, TrainConfig
 from clip_jax.training.evaluate_config import EvaluateConfig
 from clip_jax.training.share import in_steps
@@ -41,13 +43,21 @@ def evaluation_steps(config: TrainConfig, samples: int) -> int:
 def evaluate(config: EvaluateConfig, clip: Clip, tables: Mapping[str, Table]) -> dict[str, float]:
     """The figures of every task as eval/NAME/FIGURE; each process embeds its share of the images.
 
-    Images that cannot be used are counted as eval/NAME/left_out. Raises UserError, naming the task's key.
+    Images that cannot be used are counted as eval/NAME/left_out. A task that finds its data at fault, as where a class
+    has no training images, is left out with a warning that names its key; the run goes on. Raises UserError where no
+    image of some data can be used.
     """
     features = {data: embed_table(clip, table, BATCH_SIZE) for data, table in tables.items()}
     figures = {}
     for (kind, name), task in config.tasks.items():
-        with _named(kind, name):
+        try:
             found = figures_of(task, clip, tables, features)
+        except UserError as error:  # by the features and labels, which are the same on all processes
+            if type(error) is not UserError:
+                raise
+            if is_first():
+                warnings.warn(f"config.evaluate.{kind}.{name} gives no figures: {error}", stacklevel=2)
+            continue
         figures |= {f"eval/{name}/{figure}": value for figure, value in found.items()}
     return figures
 

@@ -34,10 +34,12 @@ class EventFile:
             self.flush()
 
     def flush(self) -> None:
+        """Writes what is held back."""
         self._records.flush()
         self._flushed = time.monotonic()
 
     def close(self) -> None:
+        """Writes what is held back, and ends the file."""
         self._records.close()
 
     def _add(self, event: Event) -> None:

@@ -39,4 +39,5 @@ class Progress:
             tqdm.write(line, file=sys.stderr)
 
     def close(self) -> None:
+        """Ends the line of progress."""
         self._bar.close()

@@ -39,7 +39,7 @@ class Resumption:
         return self._newest(lambda step: orbax_checkpoints.describe(self._folder, step)) or (0, {})
 
     def restore(self, abstract_state: TrainState) -> tuple[int, TrainState]:
-        """The step to go on from and its state, laid out as `abstract_state`. Raises as `describe` does."""
+        """The step to go on from and its state, laid out as `abstract_state`. Raises UserError, as `describe`."""
         found = self._newest(lambda step: orbax_checkpoints.restore(self._folder, step, abstract_state))
         if found is None:
             raise UserError(f"{self._folder} holds no checkpoint any more")

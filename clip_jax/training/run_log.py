@@ -47,6 +47,7 @@ class RunLog:
         self.say(f"step {step}: " + ", ".join(first.values()))
 
     def say(self, line: str) -> None:
+        """Prints a line above the progress."""
         self._progress.say(line)
 
     def keep(self) -> None:

@@ -33,7 +33,7 @@ def figures_of(task: Task, clip: Clip, tables: Tables, features: Embedded) -> di
         case ZeroShotTask():
             figures, bad = _zero_shot(task, clip, tables, features)
         case RetrievalTask():
-            record = retrieval_record(_subject(task, clip), features[task.data], task.prefix or None)
+            record = retrieval_record(_subject(task, clip), features[task.data], task.prefix)
             figures, bad = record.figures, record.left_out
         case ProbeTask():
             splits = {"train": features[task.train], "test": features[task.data]}

@@ -45,6 +45,7 @@ class Origin:
         return self.dtypes.get(slot.name) or self.dtypes.get(layer) or self.dtypes.get(slot.path)
 
     def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON; `from_dict` reads them."""
         return asdict(self)
 
     @staticmethod

@@ -226,7 +226,10 @@ def _to_siglip(config: ClipConfig, vision: VisionConfig) -> dict[str, Any]:
 
 
 def from_hf_processor(processor: Values | None, image_size: int, siglip: bool) -> PreprocessConfig:
-    """Our preprocessing from an image processor's config, its library's defaults where that is None or silent."""
+    """Our preprocessing from an image processor's config, its library's defaults where that is None or silent.
+
+    Raises UserError for a processor that leaves out a step, or does one that we have not.
+    """
     values: Values = processor or {}
     shrinks = values.get("do_resize", True) and values.get("do_rescale", True) and values.get("do_normalize", True)
     if not shrinks or abs(values.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:

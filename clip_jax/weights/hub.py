@@ -57,7 +57,7 @@ def download(repository: str, revision: str | None = None, token: str | None = N
 def download_file(
     repository: str, filename: str, revision: str | None = None, token: str | None = None, cache: Path | None = None
 ) -> Path:
-    """The local path of one file of a repository, such as a tokenizer's. Otherwise as `download`."""
+    """The local path of one file of a repository, such as a tokenizer's. Otherwise as `download`; raises UserError."""
     from huggingface_hub import hf_hub_download
 
     try:

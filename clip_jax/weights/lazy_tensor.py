@@ -85,6 +85,7 @@ def _is_short(value: Any) -> bool:
 
 
 def damaged(path: Path, what: str) -> UserError:
+    """The error to raise for a file in which `what` is wrong."""
     return UserError(f"{path} is truncated or damaged ({what}); fetch it again")
 
 

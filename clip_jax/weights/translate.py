@@ -47,7 +47,10 @@ def gather(tensors: Mapping[str, LazyTensor], table: Table, config: ClipConfig, 
 
 
 def scatter(checkpoint: Checkpoint, table: Table) -> dict[str, LazyTensor]:
-    """A file's tensors from our parameters: the inverse of `gather`, with the types that the origin has on record."""
+    """A file's tensors from our parameters: the inverse of `gather`, with the types that the origin has on record.
+
+    Raises UserError for parameters that the layout has no place for.
+    """
     shapes = {path: parameter.shape for path, parameter in checkpoint.parameters.items()}
     places = slots(table, shapes | _counters(shapes), checkpoint.config)
     if checkpoint.origin.table == table.name:  # a source without counters gets none back

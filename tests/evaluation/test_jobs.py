@@ -17,7 +17,7 @@ from clip_jax.evaluation.jobs import TASKS, Job, Settings, jobs_of
 from clip_jax.evaluation.probes.records import few_shot_record, linear_probe_record
 from clip_jax.evaluation.question import ask
 from clip_jax.evaluation.robustness import Baseline
-from clip_jax.evaluation.suite import run_suite
+from clip_jax.evaluation.suite import run_suite, slug
 from clip_jax.evaluation.tasks import Subject
 
 SEEN, PROBE = "scenes:held_out?images=48", "scenes:probe?images=96"
@@ -34,7 +34,8 @@ def put(folder: Path, *names: str) -> None:
 def test_data_lie_below_the_root(tmp_path):
     put(tmp_path, "food101/test", "food101/train", "wds_vtab-dtd/test", "wds_vtab-dtd/train", "wds_vtab-dtd/val")
     put(tmp_path, "imagenet/val", "imagenet/train", "cars")
-    (tmp_path / "oxford_flowers102").mkdir()
+    (tmp_path / "oxford_flowers102/2.1.1").mkdir(parents=True)
+    (tmp_path / "oxford_flowers102/2.1.1/dataset_info.json").write_text("{}")
     names = ["food101", "dtd", "imagenet", "cars", "flowers102", "pets"]
     found, missing = find_data(names, NOTHING, tmp_path)
     below = {
@@ -51,6 +52,11 @@ def test_data_lie_below_the_root(tmp_path):
         ],
     }
     assert missing == ["pets"]
+
+
+def test_training_images_are_not_taken_for_test_images(tmp_path):
+    put(tmp_path, "food101/train")
+    assert find_data(["food101"], NOTHING, tmp_path) == ([], ["food101"])
 
 
 def test_what_the_user_says_comes_first(tmp_path):
@@ -90,7 +96,9 @@ def test_the_jobs_of_datasets():
     assert [(job.task, job.dataset.name) for job in jobs] == [("few-shot", "mine"), ("robustness", "imagenet")]
     assert [shift.name for shift in jobs[1].shifts] == ["imagenet_a"]
     assert left_out == [f"few-shot of {name}: no training data found" for name in ("imagenet", "imagenet_a")]
-    assert jobs_of(several[:1], ["robustness"]) == ([], ["robustness: needs imagenet and a shift of it"])
+    assert jobs_of(several, ["zero-shot"])[1] == ["coco: none of the tasks is for it"]
+    needs = "robustness: needs imagenet and a shift of it"
+    assert jobs_of(several[:1], ["robustness"]) == ([], [needs, "mine: none of the tasks is for it"])
     with pytest.raises(UserError, match="there is no task 'linear_probe'; did you mean 'linear-probe'"):
         jobs_of(several, ["linear_probe"])
 
@@ -133,3 +141,11 @@ def test_a_suite_does_every_task_and_keeps_it(tmp_path):
     assert [outcome.record for outcome in again.values()] == [outcome.record for outcome in done.values()]
     other = run(Settings(seed=1, shots=(1, 2), seeds=3, baselines=(Baseline("a", 0.5, 0.4),)))
     assert {task for task, outcome in other.items() if outcome.seconds is None} == {"zero-shot", "retrieval"}
+
+
+def test_every_name_has_a_folder_of_its_own():
+    names = ["openai/ViT-B-32", "openai_ViT-B-32", "/openai/ViT-B-32", "..", ".", "runs/a", "runs/b", "mine", "犬"]
+    slugs = [slug(name) for name in names]
+    assert len({*slugs}) == len(names)
+    assert not any("/" in one or one in (".", "..") for one in slugs)
+    assert slug("mine") == "mine"

@@ -3,19 +3,15 @@
 A block that needs more than this machine has says so in a comment before it, and in words; its flags are checked only.
 """
 
-import os
 import re
 import runpy
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from support.commands import OTHERS, check, furnish, run, words
-from support.markdown import GUIDES, ROOT, Block, blocks
-
-from clip_jax.cli.main import main
+from support.commands import OTHERS, check, furnish, run_steps, words
+from support.markdown import GUIDES, ROOT, blocks
 
 CLOUD = ROOT / "experiments" / "tpu" / "README.md"
 PAGES = (ROOT / "README.md", *GUIDES)
@@ -37,18 +33,24 @@ def bare(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory) -> Iterator[Path]:
-    """A folder as a reader has it: the repository's, after the demo, with images of one's own."""
+def demo(tmp_path_factory) -> Path:
+    """The workdir of the demo, made sooner."""
     folder = tmp_path_factory.mktemp("demo")
     furnish(folder)
+    run_steps([{"command": DEMO}], folder)
+    return folder / "runs" / "demo"
+
+
+@pytest.fixture
+def folder(tmp_path, demo) -> Path:
+    """As a reader has it: the repository's, after the demo, with images of one's own."""
+    furnish(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "demo").symlink_to(demo)
     rng = np.random.default_rng(0)
     for name in ("a.jpg", "b.jpg", "photo.jpg", "star.png"):
-        Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(folder / name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        main(DEMO)
-        yield folder
+        Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(tmp_path / name)
+    return tmp_path
 
 
 @pytest.mark.parametrize("page", [*PAGES, CLOUD], ids=page_name)
@@ -82,7 +84,7 @@ def setup_extras(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 def test_what_blocks_need_is_said(page):
     """In the comment by one of few phrases, and to the reader in the words before the block or in its comments."""
     text = page.read_text(encoding="utf-8")
-    for block in (block for language in ("bash", "python") for block in blocks(page, language)):
+    for block in blocks(page, "bash", "python"):
         if block.needs:
             assert block.needs in NEEDS, block.name
             before = text[: text.index(block.text)].rsplit("\n\n", 2)
@@ -100,21 +102,17 @@ def test_cloud_commands_are_marked():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_commands_run(page, demo, capsys):
+def test_blocks_run(page, folder):
     """As they stand, one after the other, in the folder where the demo has been."""
-    assert os.path.samefile(demo, ".")
-    unneeding: list[Block] = [block for block in blocks(page, "bash") if not block.needs]
-    for program, *arguments in words(unneeding, demo):
-        assert program == "clip-jax", program
-        run(arguments, capsys)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("demo", "untyped")
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=page_name)
-def test_python_runs(page):
-    """All blocks of a page in one go, as in a notebook, where names stand for images of the reader's."""
-    pixels = np.random.default_rng(1).integers(0, 256, (50, 40, 3), dtype=np.uint8)
-    names = {"uint8_array": pixels, "pil_image": Image.fromarray(pixels)}
-    for block in blocks(page, "python"):
-        exec(compile(block.text, block.name, "exec"), names)
+    steps = []
+    for block in blocks(page, "bash", "python"):
+        if block.needs:
+            continue
+        if block.language == "python":
+            steps.append({"python": block.text})
+            continue
+        for program, *arguments in words([block], folder):
+            assert program == "clip-jax", program
+            steps.append({"command": arguments})
+    out = run_steps(steps, folder)
+    assert out.count("+ clip-jax") == sum("command" in step for step in steps)

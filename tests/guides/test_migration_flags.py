@@ -18,6 +18,7 @@ from support.markdown import GUIDES, code, table
 from support.open_clip_shim import import_open_clip
 
 import clip_jax
+from clip_jax.config import VisionConfig
 from clip_jax.presets import get_config
 from clip_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
 from clip_jax.training.config_file import check_config
@@ -142,7 +143,7 @@ def test_learning_rates_are_equal_in_every_step():
     theirs = cosine_lr(SimpleNamespace(param_groups=[{}]), peak, warmup, steps)
     ours = make_schedule(OptimizerConfig(learning_rate=peak, warmup=warmup), steps)
     expected = [theirs(step) for step in range(steps)]
-    assert relative_error([float(ours(step)) for step in range(steps)], expected) <= 1e-6
+    assert relative_error([ours(step) for step in range(steps)], expected) <= 1e-6
 
 
 def test_weight_decay_is_on_as_many_numbers():
@@ -150,6 +151,7 @@ def test_weight_decay_is_on_as_many_numbers():
     config = clip_jax.create("tiny").config
     ours = jax.eval_shape(lambda: clip_jax.create("tiny").params)
     vision, text = config.vision, config.text
+    assert isinstance(vision, VisionConfig)
     model = open_clip.CLIP(
         config.embed_dim,
         {

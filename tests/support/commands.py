@@ -1,9 +1,11 @@
 """The commands of a page's blocks: their words by bash itself, what their parsers make of them, and running them."""
 
+import json
 import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,16 @@ def run(arguments: Sequence[str], capsys: pytest.CaptureFixture) -> None:
     except SystemExit as stop:
         code = stop.code
     assert not code, (shlex.join(arguments), capsys.readouterr().err)
+
+
+def run_steps(steps: Sequence[dict[str, Any]], folder: Path) -> str:
+    """Runs commands and Python blocks in a process in `folder`, with one device, and gives what they print."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("XLA_", "JAX_NUMPY"))}
+    environment |= {"PYTHONPATH": str(ROOT / "tests"), "XDG_CACHE_HOME": str(folder / "cache")}
+    program = [sys.executable, str(Path(__file__).with_name("run_page.py"))]
+    done = subprocess.run(program, input=json.dumps(steps), cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
 
 
 def furnish(folder: Path) -> None:

@@ -27,14 +27,14 @@ class Block:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
 
-def blocks(page: Path, language: str) -> list[Block]:
-    """The fenced blocks of that language, in their order."""
+def blocks(page: Path, *languages: str) -> list[Block]:
+    """The fenced blocks of those languages, in their order."""
     text = page.read_text(encoding="utf-8")
     found = []
     for match in _BLOCK.finditer(text):
         line = text.count("\n", 0, match.start("text"))
         found.append(Block(page, line, match["language"], match["text"], match["needs"] or ""))
-    return [block for block in found if block.language == language]
+    return [block for block in found if block.language in languages]
 
 
 def table(page: Path, *header: str) -> list[tuple[str, ...]]:

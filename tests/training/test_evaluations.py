@@ -121,6 +121,19 @@ def test_zero_shot_and_retrieval_give_what_they_give_alone(evaluated):
     assert evaluated.of("found") == {"mean_recall_at_1": pytest.approx(mean), **figures}
 
 
+def test_a_task_whose_data_is_at_fault_does_not_end_the_run(evaluated):
+    rest = [sample for sample in tables()[PROBE].read(range(64)) if isinstance(sample, Sample) and sample.label != 0]
+    lacking = ListTable(rest)
+    lacking.class_names = CLASSES
+    config = EvaluateConfig(
+        probe={"probe": ProbeTask(PROBE, SEEN)}, few_shot={"few": FewShotTask(PROBE, SEEN, shots=(1,), seeds=1)}
+    )
+    told = f"config.evaluate.few_shot.few gives no figures: the class '{CLASSES[0]}' has no training images"
+    with pytest.warns(UserWarning, match="1 cannot be used"), pytest.warns(UserWarning, match=told):
+        figures = evaluate(config, evaluated.clip, {SEEN: tables()[SEEN], PROBE: lacking})
+    assert figures.keys() == {"eval/probe/ridge_probe", "eval/probe/left_out"}
+
+
 def test_class_names_and_a_metric(evaluated):
     classifier = evaluated.clip.class_embeddings(SYNONYMS)
     part = evaluated.features[SEEN]

@@ -1,6 +1,7 @@
 """Options that every task of `clip-jax evaluate` has."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from clip_jax.cli.arguments import Parser
@@ -91,6 +92,22 @@ def check_seeds(options: argparse.Namespace) -> None:
         raise UserError(f"--seed is {options.seed}; it must be 0 or more")
     if getattr(options, "seeds", 1) < 1:
         raise UserError(f"--seeds is {options.seeds}; it must be at least 1")
+
+
+def named_spec(text: str) -> tuple[str, str]:
+    """A name and a data spec from NAME=SPEC. Raises UserError."""
+    name, equals, data = text.partition("=")
+    if not name or not equals or not data or "/" in name:
+        raise UserError(f"{text} is not NAME=SPEC, as in sketches=folder:data/sketches")
+    return name, data
+
+
+def once(option: str, named: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Data specs by their names. Raises UserError for a name that is given twice."""
+    names = [name for name, _ in named]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"{option} is given twice for '{twice}'; give each its own name")
+    return dict(named)
 
 
 def _shots(text: str) -> tuple[int, ...]:

@@ -2,8 +2,14 @@
 
 from collections.abc import Sequence
 
-from clip_jax.cli.evaluation.options import TaskParser, add_baselines_argument, add_question_arguments, cache_folder
-from clip_jax.errors import UserError
+from clip_jax.cli.evaluation.options import (
+    TaskParser,
+    add_baselines_argument,
+    add_question_arguments,
+    cache_folder,
+    named_spec,
+    once,
+)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -19,7 +25,7 @@ def run(arguments: Sequence[str]) -> None:
         "--shift",
         action="append",
         required=True,
-        type=_shift,
+        type=named_spec,
         metavar="NAME=SPEC",
         help="a shift; where NAME is a benchmark, it has that one's classes and templates; may be given several times",
     )
@@ -34,8 +40,9 @@ def run(arguments: Sequence[str]) -> None:
     from clip_jax.evaluation.robustness import Shift, ask_shift, read_baselines, robustness_record
 
     with together_with(options):
+        shift_specs = once("--shift", options.shift)
         baselines = read_baselines(options.baselines) if options.baselines else []
-        table, tables = open_table(options.data), {name: open_table(data) for name, data in options.shift}
+        table, tables = open_table(options.data), {name: open_table(data) for name, data in shift_specs.items()}
         question = question_of(table, options)
         templates = question.templates if options.template or options.templates else ()
         asked = {name: ask_shift(name, shifted, question, templates) for name, shifted in tables.items()}
@@ -44,14 +51,7 @@ def run(arguments: Sequence[str]) -> None:
         features = embed_table(subject.clip, table, options.batch_size, cache, options.data)
         shifts = {
             name: Shift(embed_table(subject.clip, tables[name], options.batch_size, cache, data), *asked[name])
-            for name, data in options.shift
+            for name, data in shift_specs.items()
         }
         record = robustness_record(subject, features, question, shifts, baselines)
         show(record, options)
-
-
-def _shift(text: str) -> tuple[str, str]:
-    name, equals, data = text.partition("=")
-    if not name or not equals or not data:
-        raise UserError(f"--shift {text} is not NAME=SPEC, as in sketches=folder:data/sketches")
-    return name, data

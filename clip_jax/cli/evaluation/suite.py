@@ -10,6 +10,8 @@ from clip_jax.cli.evaluation.options import (
     add_few_shot_arguments,
     cache_folder,
     check_seeds,
+    named_spec,
+    once,
 )
 from clip_jax.errors import UserError
 
@@ -44,7 +46,12 @@ def run(arguments: Sequence[str]) -> None:
         ("validation", "those that a linear probe's strength is chosen on"),
     ):
         parser.add_argument(
-            f"--{part}", action="append", default=[], type=_named, metavar="NAME=SPEC", help=f"{what}; may be repeated"
+            f"--{part}",
+            action="append",
+            default=[],
+            type=named_spec,
+            metavar="NAME=SPEC",
+            help=f"{what}; may be repeated",
         )
     add_few_shot_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="draws a linear probe's validation images (default: 0)")
@@ -67,7 +74,7 @@ def run(arguments: Sequence[str]) -> None:
     from clip_jax.evaluation.suite import run_suite
     from clip_jax.processes import is_first
 
-    places = Places(dict(options.data), dict(options.train), dict(options.validation))
+    places = Places(*(once(f"--{part}", getattr(options, part)) for part in ("data", "train", "validation")))
     datasets, missing = find_data(chosen(options.datasets), places, options.root)
     if not datasets:
         where = f" below {options.root}" if options.root else "; --root FOLDER or --data NAME=SPEC tell where they are"
@@ -113,10 +120,3 @@ def run(arguments: Sequence[str]) -> None:
                 f"{len(problems)} of {total} evaluations failed, the first is {first.job.task} of "
                 f"{first.job.dataset.name}: {first.problem}"
             )
-
-
-def _named(text: str) -> tuple[str, str]:
-    name, equals, data = text.partition("=")
-    if not name or not equals or not data or "/" in name:
-        raise UserError(f"{text} is not NAME=SPEC, as in pets=folder:data/pets")
-    return name, data

@@ -49,6 +49,7 @@ def legend(axes: Axes, handles: Sequence[Axes], columns: int = 0) -> None:
 
 
 def handle(mark: str, colour: str, name: str, hollow: bool = False, line: object = "none") -> Axes:
+    """What a legend shows for a series: its mark, colour and name."""
     from matplotlib.lines import Line2D
 
     face, width = ("none", 0.9) if hollow else (colour, 1.8 if mark == "|" else 0)
@@ -58,6 +59,7 @@ def handle(mark: str, colour: str, name: str, hollow: bool = False, line: object
 
 
 def percent_axis(axis: Axes, label: str) -> None:
+    """Labels an axis, and shows its shares as percentages."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     axis.set_major_locator(MaxNLocator(6))

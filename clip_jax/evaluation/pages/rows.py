@@ -41,6 +41,7 @@ class Row:
 
     @property
     def chance(self) -> float | None:
+        """What guessing reaches, as the first record that knows tells it; None where none does."""
         return next((record.chance for record in self.records.values() if record.chance is not None), None)
 
 
@@ -54,6 +55,7 @@ class Group:
 
     @property
     def title(self) -> str:
+        """The task, and the group of benchmarks where it is one."""
         task = TASKS.get(self.task, self.task)
         return f"{task}, {GROUPS[self.name]}" if self.name else task
 
@@ -83,6 +85,7 @@ class Comparison:
 
     @cached_property
     def records(self) -> tuple[Record, ...]:
+        """The records of all rows and models."""
         return tuple(record for row in self.rows for record in row.records.values())
 
     @cached_property

@@ -36,6 +36,7 @@ class FewShotResult:
 
     @property
     def mean(self) -> Float64[np.ndarray, " shots"]:
+        """The mean over the draws, for each number of shots."""
         return self.figures.mean(axis=1)
 
     @property

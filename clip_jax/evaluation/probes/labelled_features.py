@@ -44,6 +44,7 @@ class LabelledFeatures:
         return len(self.features)
 
     def rows(self, chosen: Int[np.ndarray, " m"] | Bool[np.ndarray, " b"]) -> "LabelledFeatures":
+        """Those rows alone, by number or by mask; the classes stay."""
         return LabelledFeatures(self.features[chosen], self.labels[chosen], self.classes)
 
 

@@ -56,6 +56,7 @@ class LinearProbeResult:
 
     @property
     def strength(self) -> float:
+        """The strength of the regularisation that the search chose."""
         return self.search.best.strength
 
 

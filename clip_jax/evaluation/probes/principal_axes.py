@@ -17,6 +17,7 @@ class PrincipalAxes:
     variances: Float64[np.ndarray, " k"]
 
     def centred(self, features: Float[np.ndarray, "b k"]) -> Float32[np.ndarray, "b k"]:
+        """The features less the mean of those that the axes are of, in float32."""
         return features.astype(np.float32) - self.mean
 
 

@@ -43,6 +43,7 @@ class Check:
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
+        """As --json has it; `seconds` is what the check took."""
         one = self.finding
         figures = {"figures": dict(one.figures)} if one.figures else {}
         head = {"name": self.name, "status": one.status, "seen": one.seen, "advice": one.advice}
@@ -80,9 +81,11 @@ class Report:
 
     @property
     def failed(self) -> bool:
+        """Whether any check failed."""
         return any(check.finding.status == "failed" for check in self.checks)
 
     def to_dict(self) -> dict[str, Any]:
+        """As --json has it."""
         return {"failed": self.failed, "checks": [check.to_dict() for check in self.checks]}
 
 

@@ -56,6 +56,7 @@ class HeldSlice:
         return sighting
 
     def is_lost(self) -> bool:
+        """Whether the slice is gone, or about to be."""
         gone: tuple[Condition, ...] = ("lost", "absent", "failed")
         sighting = self.look()
         return sighting.condition in gone or sighting.word in ("SUSPENDING", "STOPPING", "DELETING")

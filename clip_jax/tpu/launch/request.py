@@ -38,6 +38,7 @@ class Slice:
 
     @property
     def kind(self) -> str:
+        """What gcloud calls such resources."""
         return "queued-resources" if self.queued else "tpu-vm"
 
     @property

@@ -84,9 +84,13 @@ def cause_of(text: str) -> str | None:
 class Runner(Protocol):
     """Runs commands. `run` returns what they wrote, `show` lets them write to the terminal and returns their code."""
 
-    def run(self, command: Sequence[str]) -> Result: ...
+    def run(self, command: Sequence[str]) -> Result:
+        """Runs a command to its end, nothing shown, and gives its output and exit code."""
+        ...
 
-    def show(self, command: Sequence[str]) -> int: ...
+    def show(self, command: Sequence[str]) -> int:
+        """Runs a command whose output the user sees, and gives its exit code."""
+        ...
 
 
 class Shell:

@@ -27,10 +27,12 @@ class Grain:
     both: ZeroShotResult
 
     def figures(self) -> dict[str, float]:
+        """Accuracies by name, as demo.json has them."""
         return {"colour_top1": self.colour.top(1), "shape_top1": self.shape.top(1)}
 
 
 def grain_section(found: Grain) -> str:
+    """The section as HTML."""
     measured = {
         f"{name}, of {len(result.class_names)}": Measured.of(result)
         for name, result in (("colour", found.colour), ("shape", found.shape), ("both", found.both))

@@ -36,6 +36,7 @@ class Labels:
     few_shot: FewShotResult
 
     def figures(self) -> dict[str, float]:
+        """Accuracies by name, as demo.json has them."""
         shots = zip(self.few_shot.shots, self.few_shot.mean.tolist(), strict=True)
         return {
             "colour_alone": self.colour_alone,
@@ -51,6 +52,7 @@ class Labels:
 
 
 def labels_section(found: Labels) -> str:
+    """The section as HTML."""
     names, everything = len(found.class_names), round(1 / found.all_names.chance)
     rows = {
         f"words, {names} names": {HELD_OUT: found.zero_shot},

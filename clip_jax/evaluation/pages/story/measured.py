@@ -24,14 +24,17 @@ class Measured:
 
     @staticmethod
     def of(result: ZeroShotResult) -> "Measured":
+        """The top-1 accuracy of a result."""
         return Measured(result.top(1), result.interval("accuracy"), result.chance)
 
     @property
     def is_above_chance(self) -> bool:
+        """Whether the whole interval lies above what guessing reaches."""
         return self.interval[0] > self.chance
 
     @property
     def is_below_chance(self) -> bool:
+        """Whether the whole interval lies below what guessing reaches."""
         return self.interval[1] < self.chance
 
     @property

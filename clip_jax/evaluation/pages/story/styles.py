@@ -50,11 +50,13 @@ class Styles:
     shown: Mapping[Style, Sequence[Shown]]
 
     def figures(self) -> dict[str, float]:
+        """Accuracies by name, as demo.json has them."""
         series = {"": self.zero_shot, "linear_probe_": self.linear_probe, "seen_": self.seen}
         return {f"{style}_{name}top1": one.figure for name, several in series.items() for style, one in several.items()}
 
 
 def styles_section(found: Styles) -> str:
+    """The section as HTML."""
     rows = {
         NAMES[style]: {
             "held out, by words": found.zero_shot[style],

@@ -35,6 +35,7 @@ class Traits:
     examples: Mapping[str, Example]
 
     def figures(self) -> dict[str, float]:
+        """Accuracies and what guessing reaches by name, as demo.json has them."""
         figures = {f"{name}_top1": one.figure for name, one in self.measured.items()}
         return figures | {f"{name}_chance": one.chance for name, one in self.measured.items()}
 
@@ -52,6 +53,7 @@ NAMES = {
 
 
 def traits_section(found: Traits) -> str:
+    """The section as HTML."""
     rows = {NAMES[name]: {"top-1": one} for name, one in found.measured.items()}
     cards = "".join(_card(name, example) for name, example in found.examples.items())
     return story_section(

@@ -31,6 +31,7 @@ class Wordings:
     chance: float
 
     def figures(self) -> dict[str, float]:
+        """Accuracies by name, as demo.json has them."""
         alone = [*self.familiar.by_template.values(), *self.unfamiliar.by_template.values()]
         return {
             "wording_best_top1": max(alone),
@@ -43,6 +44,7 @@ class Wordings:
 
 
 def wordings_section(found: Wordings) -> str:
+    """The section as HTML."""
     by_kind = {FAMILIAR: found.familiar, UNFAMILIAR: found.unfamiliar}
     return story_section(
         "wording",
