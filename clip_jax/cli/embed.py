@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from clip_jax.cli.arguments import Parser, write_json
 from clip_jax.cli.process_arguments import add_process_arguments
 from clip_jax.errors import Interrupted
+from clip_jax.search.description import SHARD
 
 if TYPE_CHECKING:
     from clip_jax.search.embed import Outcome
@@ -46,7 +47,7 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--batch-size", type=int, metavar="N", help="encoded at once (default: 64 images, 256 texts)")
     parser.add_argument(
-        "--shard", type=int, default=4096, metavar="N", help="samples that are kept together (default: 4096)"
+        "--shard", type=int, default=SHARD, metavar="N", help=f"samples that are kept together (default: {SHARD})"
     )
     add_process_arguments(
         parser, "Give all three to embed with several processes, which all have to see PATH; each embeds its share."
@@ -81,11 +82,13 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _show(outcome: "Outcome", place: Path, bad: list[dict[str, Any]]) -> None:
+    from clip_jax.search.source import printable
+
     found = outcome.description
     speed = f"; {outcome.samples:,} samples in {outcome.seconds:,.1f} s" if outcome.samples else ", as before"
-    print(f"{place}: {found.rows:,} x {found.width} {found.dtype}{speed}")
+    print(f"{printable(str(place))}: {found.rows:,} x {found.width} {found.dtype}{speed}")
     if bad:
         causes = ", ".join(f"{cause}: {count:,}" for cause, count in found.left_out.items())
         print(f"left out: {sum(found.left_out.values()):,} of {found.samples:,} ({causes})")
         for one in bad[:SHOWN]:
-            print(f"  {one['key']}: {one['reason']}")
+            print(printable(f"  {one['key']}: {one['reason']}"))

@@ -1,11 +1,16 @@
 """`clip-jax search`: what in a set of embeddings is nearest to texts and images."""
 
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clip_jax.cli.arguments import Parser, write_json
+
+if TYPE_CHECKING:
+    from clip_jax.search.search import Hit
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -28,6 +33,7 @@ def run(arguments: Sequence[str]) -> None:
     from clip_jax.errors import UserError
     from clip_jax.search.embedding_set import open_set
     from clip_jax.search.search import model_of, read_queries, search
+    from clip_jax.search.source import printable
 
     if options.k < 1:
         raise UserError(f"-k {options.k}: it must be at least 1")
@@ -49,10 +55,18 @@ def run(arguments: Sequence[str]) -> None:
         for query, hits in zip(queries, answers, strict=True)
     ]
     write_json(options.json, {"set": options.set, "rows": rows, "width": found.width, "queries": told})
-    columns = shutil.get_terminal_size((120, 24)).columns
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for query, hits in zip(queries, answers, strict=True):
-        print(f"{query.name}\n  rank   score  key")
+        print(printable(f"{query.name}\n  rank   score  key"))
         for hit in hits:
-            print(f"  {hit.rank:4}  {hit.score:6.4f}  {hit.key}{f'  {hit.caption}' if hit.caption else ''}"[:columns])
+            print(printable(_line(hit, columns)))
     if options.html:
         print(f"contact sheet: {options.html}")
+
+
+def _line(hit: "Hit", columns: int | None) -> str:
+    """A hit in a line, its caption cut at so many columns."""
+    found = f"  {hit.rank:4}  {hit.score:6.4f}  {hit.key}"
+    caption = " ".join((hit.caption or "").split())
+    whole = f"{found}  {caption}" if caption else found
+    return whole if columns is None else whole[: max(columns, len(found))]

@@ -49,8 +49,12 @@ class Subject:
 
 def zero_shot_record(subject: Subject, features: Features, question: Question, wording: bool = False) -> Record:
     """Zero-shot classification; with `wording`, also what each template reaches alone."""
-    result = question.answer(subject.clip, features, subject.cache)
-    metric = question.metric_of(features)
+    metric, compared = question.metric_of(features), None
+    if wording:
+        compared = compare_wording(
+            subject.clip, features, question.classes, question.class_of, question.templates, metric, subject.cache
+        )
+    result = compared.answer if compared else question.answer(subject.clip, features, subject.cache)
     details: dict[str, Any] = {
         "classes": len(question.classes),
         "templates": list(question.templates),
@@ -60,10 +64,7 @@ def zero_shot_record(subject: Subject, features: Features, question: Question, w
     if features.several is None:
         details |= {"confusions": _confusions(result.truth, result.ranking[:, 0], result.class_names)}
         details |= {"reliability": _reliability(result.confidence, result.ranking[:, 0] == result.truth)}
-    if wording:
-        compared = compare_wording(
-            subject.clip, features, question.classes, question.class_of, question.templates, metric, subject.cache
-        )
+    if compared:
         details["wording"] = {
             "by_template": compared.by_template,
             "embedding_ensemble": compared.embedding_ensemble,

@@ -8,6 +8,7 @@ from typing import Literal
 from clip_jax.errors import UserError
 from clip_jax.schema import parse
 
+SHARD = 4096  # samples; what is lost at most where a process is stopped
 VERSION = 1  # to be raised where the same model and data would give other embeddings
 
 
@@ -18,7 +19,7 @@ class Description:
     `model` and `data` say where they were, the digests what they were. `samples` are all that the data has, each
     `shard` of them embedded together; `left_out` of these could not be used, by cause. `rows` are in the set, None
     while it is not complete. `normalized` rows have length one. `dtype` is that of the rows, `compute` that of the
-    model's activations.
+    model's activations. `kind` says whether `data` are a table's or the lines of a text file.
     """
 
     model: str
@@ -33,6 +34,7 @@ class Description:
     normalized: bool
     dtype: Literal["float32", "float16"]
     compute: Literal["float32", "bfloat16"]
+    kind: Literal["table", "lines"] = "table"
     rows: int | None = None
     left_out: dict[str, int] = field(default_factory=dict)
     version: int = VERSION

@@ -3,8 +3,9 @@
 import os
 import shutil
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,8 +19,8 @@ from clip_jax.data import files
 from clip_jax.data.spec import open_table, parse_spec
 from clip_jax.errors import UserError
 from clip_jax.fingerprint import fingerprint_of
-from clip_jax.processes import everywhere, is_first, wait_for_all
-from clip_jax.search.description import Description, read_description
+from clip_jax.processes import everywhere, from_first, is_first, wait_for_all
+from clip_jax.search.description import SHARD, Description, read_description
 from clip_jax.search.embedding_set import read_bad
 from clip_jax.search.encoder import Encoder
 from clip_jax.search.images import Images
@@ -39,7 +40,6 @@ from clip_jax.search.source import Embedded, Source
 from clip_jax.search.target import Target, found_complete
 from clip_jax.search.texts import Captions, Lines
 
-SHARD = 4096  # samples; what is lost at most where a process is stopped
 PATIENCE = 10  # seconds until a shared file system shows to one host what another has written
 BATCH_SIZES = {"images": 64, "texts": 256}
 LOCAL = ("tar", "folder", "csv", "tfrecord", "arrayrecord")  # kinds of data whose location is a path
@@ -66,8 +66,15 @@ class Outcome:
 def open_source(spec: str, texts: bool = False) -> tuple[Source, str]:
     """What a data spec names to be embedded, images or `texts`, and the spec with a whole path in it.
 
-    For texts, a file that ends in .txt will do. Raises UserError.
+    For texts, a file that ends in .txt will do. All processes call it together: the first one writes the indexes that
+    tars lack, which the others find then. Raises UserError.
     """
+    first = _opened(spec, texts) if is_first() else None
+    wait_for_all("the first process has opened the data")
+    return first or _opened(spec, texts)
+
+
+def _opened(spec: str, texts: bool) -> tuple[Source, str]:
     if spec.endswith(".txt") and os.path.isfile(os.path.expanduser(spec)):
         if not texts:
             raise UserError(f"{spec} is a text file; --texts embeds its lines")
@@ -97,6 +104,7 @@ def describe(clip: Clip, model: str, source: Source, spec: str, options: Options
         data=spec,
         data_digest=source.digest(spec),
         of=source.of,
+        kind=source.kind,
         samples=len(source),
         shard=options.shard,
         width=clip.config.embed_dim,
@@ -120,8 +128,9 @@ def embed(
     folder = target.folder
     there = found_complete(target, description)
     if not everywhere(there is None):
-        if is_first() and folder != target.path:
-            shutil.rmtree(folder, ignore_errors=True)  # of a process killed at the very end
+        if is_first() and folder != target.path and folder.exists():  # of a process killed at the very end
+            with suppress(UserError), locked(folder):  # or one that is at it
+                shutil.rmtree(folder, ignore_errors=True)
         return Outcome(there or description, 0, time.monotonic() - started)
     with locked(folder) if is_first() else nullcontext():
         if is_first():
@@ -129,7 +138,7 @@ def embed(
         wait_for_all("the set is begun")
         _check_shared(folder, description)
         samples = 0
-        if not (folder / JOINED).exists():
+        if not from_first(int((folder / JOINED).exists())):  # hosts may see it at different times
             samples = _embed_missing(clip, source, description, folder, batch_size)
         wait_for_all("every shard is written")
         outcome = Outcome(description, samples, time.monotonic() - started)
@@ -141,14 +150,19 @@ def embed(
 
 def _check_shared(folder: Path, description: Description) -> None:
     """Raises UserError where this process does not see what the first one wrote, or has another model or other data."""
-    until = time.monotonic() + PATIENCE
-    while not (folder.is_dir() and DESCRIPTION in os.listdir(folder)):
-        if time.monotonic() > until:
-            raise UserError(
-                f"{folder} is not there on process {jax.process_index()}; --out must be a place that all see"
-            )
-        time.sleep(0.1)
+    if not _comes_to_hold(lambda: folder.is_dir() and DESCRIPTION in os.listdir(folder)):
+        raise UserError(f"{folder} is not there on process {jax.process_index()}; --out must be a place that all see")
     check_same(folder, read_description(folder / DESCRIPTION), description)
+
+
+def _comes_to_hold(condition: Callable[[], bool]) -> bool:
+    """Whether it holds before PATIENCE ends."""
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def _embed_missing(clip: Clip, source: Source, description: Description, folder: Path, batch_size: int | None) -> int:
@@ -192,19 +206,23 @@ def _stored(found: Embedded, description: Description) -> np.ndarray:
     """The rows as they are kept."""
     with np.errstate(over="ignore"):
         rows = found.embeddings.astype(description.dtype)
-    usable = np.isfinite(rows).all(axis=1) & found.embeddings.any(axis=1)
+    usable = np.isfinite(rows).all(axis=1) & rows.any(axis=1)
     if not usable.all():
         bad = int(np.argmin(usable))
         key = found.keys[bad]["key"]
         if np.isfinite(found.embeddings[bad]).all() and found.embeddings[bad].any():
-            raise UserError(f"the embedding of {key} is too large for float16; choose --dtype float32")
+            size = "large" if rows[bad].any() else "small"
+            raise UserError(f"the embedding of {key} is too {size} for float16; choose --dtype float32")
         raise UserError(f"the model's embedding of {key} is zero or not finite; its weights or --compute are at fault")
     return rows
 
 
 def _complete(folder: Path, target: Target, description: Description) -> Description:
-    if not (folder / JOINED).exists() and (missing := set(range(description.shards)) - complete_shards(folder)):
-        raise UserError(f"{len(missing)} shards are not in {folder}; --out must be a place that all processes see")
+    def missing() -> set[int]:
+        return set(range(description.shards)) - complete_shards(folder)
+
+    if not (folder / JOINED).exists() and not _comes_to_hold(lambda: not missing()):
+        raise UserError(f"{len(missing())} shards are not in {folder}; --out must be a place that all processes see")
     whole = completed(folder, description)
     if whole.rows == 0:
         first = read_bad(folder, 1)[0]

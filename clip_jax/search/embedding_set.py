@@ -3,21 +3,42 @@
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from clip_jax.errors import UserError
+from clip_jax.errors import UserError, reason
+from clip_jax.schema import parse
 from clip_jax.search.description import Description, read_description
 from clip_jax.search.join import beside, pyarrow
-from clip_jax.search.shards import DESCRIPTION, bad_path, complete_shards, keys_path, progress, rows_path
+from clip_jax.search.shards import (
+    DESCRIPTION,
+    bad_path,
+    complete_shards,
+    count_keys,
+    keys_path,
+    mapped_rows,
+    progress,
+    rows_path,
+)
 from clip_jax.search.source import Json
 
 READ_AT_ONCE = 4096  # rows of a Parquet file
-KEYS = ("key", "sample", "caption")
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a row is of: a sample's key, its place in the data, and of texts which one."""
+
+    key: str
+    sample: int | None = None
+    caption: str | None = None
 
 
 class EmbeddingSet:
@@ -31,7 +52,7 @@ class EmbeddingSet:
 
     def parts(self) -> Iterator[Float[np.ndarray, "_ width"]]:
         """The rows of each file."""
-        return (_mapped(rows) for rows, _ in self._pairs)
+        return (mapped_rows(rows) for rows, _ in self._pairs)
 
     @cached_property
     def width(self) -> int:
@@ -43,50 +64,71 @@ class EmbeddingSet:
         """How many rows each file has."""
         return [len(part) for part in self.parts()]
 
-    def keys(self, rows: Iterable[int]) -> dict[int, Json]:
-        """What some rows are of: `key`, `sample` and of texts `caption`; where no keys are kept, the row's number."""
+    def check_keys(self) -> None:
+        """Raises UserError where a file of keys has not one for each row."""
+        for (_, path), size in zip(self._pairs, self.sizes, strict=True):
+            if path and (keys := count_keys(path)) != size:
+                raise UserError(f"{path} has {keys} keys, and the set has {size} rows beside it; embed anew")
+
+    def keys(self, rows: Iterable[int]) -> dict[int, Key]:
+        """What some rows are of; where no keys are kept, the row's number. Raises UserError for lines that are none."""
         wanted, found, start = sorted(set(rows)), {}, 0
         for (_, path), size in zip(self._pairs, self.sizes, strict=True):
             here = [row - start for row in wanted if start <= row < start + size]
             if here:
-                lines = _lines(path, here) if path else ({"key": f"row {start + row}"} for row in here)
+                lines = _lines(path, here) if path else (Key(f"row {start + row}") for row in here)
                 found |= {start + row: line for row, line in zip(here, lines, strict=True)}
             start += size
         return found
 
 
 class ParquetSet(EmbeddingSet):
-    """The same in a Parquet file, whose rows are read some at a time."""
+    """The same in a Parquet file, whose rows are read some at a time. Raises UserError for a file of another kind."""
 
     def __init__(self, path: Path, description: Description) -> None:
-        super().__init__([], description)
+        super().__init__([(path, None)], description)
         self._path = path
+        arrow, _ = pyarrow()
+        with self._opened() as file:
+            schema = file.schema_arrow
+            kinds = {name: schema.field(name).type for name in schema.names}
+        if not {"key", "embedding"} <= kinds.keys() or not arrow.types.is_fixed_size_list(kinds["embedding"]):
+            raise UserError(f"{path} has not the columns key and embedding that clip-jax embed writes; embed anew")
 
     def parts(self) -> Iterator[Float[np.ndarray, "_ width"]]:
-        _, parquet = pyarrow()
-        with parquet.ParquetFile(self._path) as file:
+        with self._opened() as file:
             for batch in file.iter_batches(READ_AT_ONCE, columns=["embedding"]):
                 yield batch.column(0).flatten().to_numpy().reshape(len(batch), -1)
 
     @cached_property
     def sizes(self) -> list[int]:
-        _, parquet = pyarrow()
-        with parquet.ParquetFile(self._path) as file:
+        with self._opened() as file:
             return [file.metadata.num_rows]
 
-    def keys(self, rows: Iterable[int]) -> dict[int, Json]:
+    def keys(self, rows: Iterable[int]) -> dict[int, Key]:
         wanted, found, start = sorted(set(rows)), {}, 0
-        _, parquet = pyarrow()
-        with parquet.ParquetFile(self._path) as file:
-            columns = [name for name in KEYS if name in file.schema_arrow.names]
+        with self._opened() as file:
+            columns = [one.name for one in fields(Key) if one.name in file.schema_arrow.names]
             for group in range(file.num_row_groups):
                 size = file.metadata.row_group(group).num_rows
                 here = [row - start for row in wanted if start <= row < start + size]
                 if here:
                     table = file.read_row_group(group, columns=columns).take(here).to_pylist()
-                    found |= {start + row: one for row, one in zip(here, table, strict=True)}
+                    found |= {
+                        start + row: parse(Key, one, f"{self._path} row {start + row}")
+                        for row, one in zip(here, table, strict=True)
+                    }
                 start += size
         return found
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        arrow, parquet = pyarrow()
+        try:
+            with parquet.ParquetFile(self._path) as file:
+                yield file
+        except (arrow.ArrowException, OSError, ValueError) as error:
+            raise UserError(f"cannot read {self._path} as a Parquet file: {reason(error)}") from error
 
 
 def open_set(path: str | os.PathLike[str]) -> EmbeddingSet:
@@ -148,6 +190,7 @@ def _checked(found: EmbeddingSet, place: Path) -> EmbeddingSet:
             f"{place} has {rows} rows of {found.width}, and its description says {description.rows} of "
             f"{description.width}; embed anew"
         )
+    found.check_keys()
     return found
 
 
@@ -156,24 +199,17 @@ def _incomplete(place: Path, described: Path) -> UserError:
     return UserError(f"{place} is not complete, {done} are there; the clip-jax embed command that began it goes on")
 
 
-def _mapped(path: Path) -> np.ndarray:
-    try:
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        raise UserError(f"cannot read {path} as a .npy file: {error}") from error
-    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind != "f":
-        told = f"{rows.dtype} {list(rows.shape)}" if isinstance(rows, np.ndarray) else "several arrays"
-        raise UserError(f"{path} holds {told}; a set is one array of float16 or float32 [rows, width]")
-    return rows
-
-
-def _lines(path: Path, wanted: list[int]) -> Iterator[Json]:
-    """Those lines of a file of keys, whose numbers rise."""
-    place = 0
+def _lines(path: Path, wanted: list[int]) -> Iterator[Key]:
+    """What those lines of a file of keys say, whose numbers rise; fields that are not known are passed over."""
+    known, place = {one.name for one in fields(Key)}, 0
     try:
         with open(path, "rb") as lines:
             for number in wanted:
-                yield json.loads(next(islice(lines, number - place, None)))
+                value = json.loads(next(islice(lines, number - place, None)))
+                if not isinstance(value, dict):
+                    raise UserError(f"{path} line {number + 1} must be a mapping with a key, not {value!r}")
+                told = {name: value[name] for name in known & value.keys()}
+                yield parse(Key, told, f"{path} line {number + 1}")
                 place = number + 1
     except (OSError, StopIteration, ValueError) as error:
         raise UserError(f"{path} has no key for row {wanted[0]} of its file; it is not the set's") from error

@@ -85,7 +85,7 @@ def _rows_of(folder: Path, number: int) -> int:
     path, keys = rows_path(folder, number), count_keys(keys_path(folder, number))
     if path.exists() and (rows := len(mapped_rows(path))) != keys:  # it is gone once it is in the joined file
         raise UserError(
-            f"{path} has {rows} rows, but there are {keys} keys beside it; remove it, and the same command embeds it again"
+            f"{path} has {rows} rows, but {keys} keys are beside it; remove it, and the same command embeds it again"
         )
     return keys
 

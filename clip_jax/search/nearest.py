@@ -18,6 +18,7 @@ from clip_jax.errors import UserError
 from clip_jax.sharding import MeshConfig, batch_sharding, make_mesh
 
 BLOCK = 32  # rows of which a device tells the greatest product only
+BLOCKS_AT_ONCE = 64  # of those that can matter, whose products are computed again together
 CHUNK_BYTES = 2**23  # of rows that are multiplied at once
 QUERIES_AT_ONCE = 1024
 NOWHERE = np.iinfo(np.int64).max  # the row of what has not been found yet
@@ -38,10 +39,12 @@ def nearest(
     `parts` are the rows: one array [n, width], which may be memory-mapped, or several one after the other, of float16,
     float32 or float64. A score is the exact product of the rows as float32, rounded once to float32; of equal scores
     the earlier row comes first. `cosine` takes the products of directions, all lengths set to one. Raises UserError for
-    widths that differ, for what is no number, and with `cosine` for a row or query of zeros.
+    widths that differ, for what is no number, for no queries, and with `cosine` for a row or query of zeros.
     """
     if k < 1:
         raise UserError(f"k is {k}; it must be at least 1")
+    if not len(queries):
+        raise UserError("there are no queries; give at least one to find the nearest rows to")
     exact = queries.astype(np.float64)
     norms = np.linalg.norm(exact, axis=1, keepdims=True)
     _check(norms[:, 0], cosine, "query")
@@ -61,9 +64,7 @@ def nearest(
         waiting = start, rows, found
     if waiting:
         _finish(best, *waiting, cosine)
-    rows, scores = (np.concatenate([getattr(one, name) for one in best]) for name in ("rows", "scores"))
-    there = (rows != NOWHERE).all(axis=0)
-    return Nearest(rows[:, there], scores[:, there])
+    return Nearest(np.concatenate([one.rows for one in best]), np.concatenate([one.scores for one in best]))
 
 
 class _Greatest(NamedTuple):
@@ -87,30 +88,36 @@ def _greatest(rows: Float32[Array, "b width"], queries: Float32[Array, "q width"
 
 
 class _Best:
-    """The best rows of some queries so far, a sorted row of each query."""
+    """The best rows of some queries so far, a sorted row of each query: `k`, or as many as there have been."""
 
     def __init__(self, queries: Float64[np.ndarray, "q width"], k: int, cosine: bool) -> None:
-        self.queries, self._cosine = queries, cosine
-        self.rows = np.full((len(queries), k), NOWHERE)
-        self.scores = np.full((len(queries), k), -np.inf, np.float32)
+        self.queries, self._k, self._cosine = queries, k, cosine
+        self.rows = np.zeros((len(queries), 0), np.int64)
+        self.scores = np.zeros((len(queries), 0), np.float32)
         self._lengths = np.linalg.norm(queries, axis=1)
 
     def merge(self, start: int, rows: Float32[np.ndarray, "b width"], found: _Greatest) -> None:
-        """Takes in the rows from `start` on, of which the devices found this."""
+        """Takes in the rows from `start` on, which follow those before, and of which the devices found this."""
+        self._widen(min(self._k, start + len(rows)))
         blocks = -(-len(rows) // BLOCK)
         product = np.asarray(found.product)[:blocks]
-        # Twice and more what float32 can be off by in any order of summing, for vectors of these lengths.
         lengths = np.ones(blocks) if self._cosine else np.sqrt(np.asarray(found.most, np.float64)[:blocks])
-        slack = (4 * rows.shape[1] + 16) * np.finfo(np.float32).eps * lengths[:, None] * self._lengths
+        slack = _rounding(rows.shape[1], np.float32) * lengths[:, None] * self._lengths
         wanted = product + slack >= self._bar(product - slack)
-        for block in np.flatnonzero(wanted.any(axis=1)).tolist():
-            some = rows[block * BLOCK : (block + 1) * BLOCK].astype(np.float64)
-            lengths = np.sqrt((some * some).sum(axis=1)) if self._cosine else 1.0
-            places = np.arange(start + block * BLOCK, start + block * BLOCK + len(some))
-            for query in np.flatnonzero(wanted[block]).tolist():
-                # Summed in one order always, unlike a matrix product, so that equal rows have equal scores.
-                exact = (some * self.queries[query]).sum(axis=1) / lengths
-                self._insert(query, exact.astype(np.float32), places)
+        needed = np.flatnonzero(wanted.any(axis=1))
+        for first in range(0, len(needed), BLOCKS_AT_ONCE):
+            some = needed[first : first + BLOCKS_AT_ONCE]
+            places = (some[:, None] * BLOCK + np.arange(BLOCK)).ravel()
+            places = places[places < len(rows)]
+            scores = np.full((len(self.queries), len(places)), -np.inf, np.float32)
+            asking = np.flatnonzero(wanted[some].any(axis=0))
+            scores[asking] = _scores(rows[places], self.queries[asking], self._cosine)
+            self._insert(scores, start + places)
+
+    def _widen(self, k: int) -> None:
+        more = ((0, 0), (0, k - self.rows.shape[1]))
+        self.rows = np.pad(self.rows, more, constant_values=NOWHERE)
+        self.scores = np.pad(self.scores, more, constant_values=-np.inf)
 
     def _bar(self, at_least: Float64[np.ndarray, "blocks q"]) -> Float[np.ndarray, " q"]:
         """What a score has to reach to count: the k-th so far, or the k-th that is sure to be where there are fewer."""
@@ -119,12 +126,42 @@ class _Best:
             return last
         return np.maximum(last, -np.partition(-at_least, k - 1, axis=0)[k - 1])
 
-    def _insert(self, query: int, scores: Float32[np.ndarray, " b"], rows: Int64[np.ndarray, " b"]) -> None:
-        able = scores >= self.scores[query, -1]
-        scores = np.concatenate([self.scores[query], scores[able]])
-        rows = np.concatenate([self.rows[query], rows[able]])
-        order = np.lexsort((rows, -scores))[: self.rows.shape[1]]
-        self.scores[query], self.rows[query] = scores[order], rows[order]
+    def _insert(self, scores: Float32[np.ndarray, "q b"], rows: Int64[np.ndarray, " b"]) -> None:
+        """Rows behind all before: where scores are equal, those before stay, which a stable sort sees to."""
+        better = np.flatnonzero(scores.max(axis=1) > self.scores[:, -1])
+        scores = np.concatenate([self.scores[better], scores[better]], axis=1)
+        rows = np.concatenate([self.rows[better], np.broadcast_to(rows, (len(better), len(rows)))], axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, : self.rows.shape[1]]
+        self.scores[better] = np.take_along_axis(scores, order, axis=1)
+        self.rows[better] = np.take_along_axis(rows, order, axis=1)
+
+
+def _scores(
+    rows: Float32[np.ndarray, "b width"], queries: Float64[np.ndarray, "q width"], cosine: bool
+) -> Float32[np.ndarray, "q b"]:
+    """Products in float64, rounded to float32; of equal rows they are equal.
+
+    A matrix product sums in whichever order is quick. Where that might change how a sum is rounded to float32, it is
+    summed again, in one order always.
+    """
+    rows = rows.astype(np.float64, order="C")
+    lengths = np.sqrt((rows * rows).sum(axis=1))
+    products = queries @ rows.T
+    slack = _rounding(rows.shape[1], np.float64) * np.linalg.norm(queries, axis=1)[:, None] * lengths
+    if cosine:
+        products, slack = products / lengths, slack / lengths
+    scores = (products + slack).astype(np.float32)
+    unsure = scores != (products - slack).astype(np.float32)
+    for query in np.flatnonzero(unsure.any(axis=1)).tolist():
+        some = np.flatnonzero(unsure[query])
+        sums = (rows[some] * queries[query]).sum(axis=1)
+        scores[query, some] = sums / lengths[some] if cosine else sums
+    return scores
+
+
+def _rounding(width: int, dtype: type) -> float:
+    """Twice and more what a product can be off by in any order of summing, for vectors of length one."""
+    return (4 * width + 16) * float(np.finfo(dtype).eps)
 
 
 def _finish(best: list[_Best], start: int, rows: np.ndarray, found: list[_Greatest], cosine: bool) -> None:

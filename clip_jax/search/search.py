@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -90,10 +90,10 @@ def search(found: EmbeddingSet, clip: Clip, queries: Sequence[Query], k: int = 1
     """The `k` rows of the greatest cosine similarity to each query, or all where there are fewer. Raises UserError."""
     told = found.description
     exact = told is not None and told.normalized and told.dtype == "float32"  # products are cosines there
-    rows, scores = nearest(found.parts(), _embedded(clip, queries), k, cosine=not exact)
+    rows, scores = nearest(found.parts(), _embedded(clip, queries), min(k, sum(found.sizes)), cosine=not exact)
     keys = found.keys(rows.ravel().tolist())
     return [
-        [Hit(rank, score, row, **keys[row]) for rank, (row, score) in enumerate(zip(*answer, strict=True), 1)]
+        [Hit(rank, score, row, **asdict(keys[row])) for rank, (row, score) in enumerate(zip(*answer, strict=True), 1)]
         for answer in zip(rows.tolist(), scores.tolist(), strict=True)
     ]
 

@@ -28,7 +28,7 @@ def write_sheet(
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8", errors="replace")
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
         os.replace(partial, path)
     except OSError as error:
         with suppress(OSError):

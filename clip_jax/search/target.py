@@ -45,7 +45,7 @@ def target_of(out: str, kind: Format | None = None) -> Target:
     if kind != "folder" and path.is_dir():
         raise UserError(f"--out {out} is a folder; name a file in it, or choose --format folder")
     if kind == "parquet":
-        if not known:
+        if known != kind:
             raise UserError(f"--out {out}: a Parquet file is known by its name, so let it end in .parquet")
         pyarrow()
     return Target(path, kind)
@@ -63,4 +63,3 @@ def found_complete(target: Target, description: Description) -> Description | No
     found = read_description(target.description)
     check_same(target.path, found, description)
     return None if found.rows is None else found
-

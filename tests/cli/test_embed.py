@@ -203,6 +203,19 @@ def test_a_place_without_a_suffix_is_a_folder_unless_told(model, tmp_path, capsy
     assert np.load(tmp_path / "b").dtype == np.float16
 
 
+def test_names_that_are_not_utf_8_are_printed_as_escapes(model, tmp_path, capsys):
+    folder = os.fsencode(tmp_path / "data")
+    os.mkdir(folder)
+    for number, content in enumerate([picture(0), b"broken"]):
+        with open(os.path.join(folder, b"\xff%d.jpg" % number), "wb") as file:
+            file.write(content)
+    main(["embed", f"{tmp_path}/data", "--model", model, "--out", os.fsdecode(os.fsencode(tmp_path) + b"/\xe9.npy")])
+    shown = capsys.readouterr().out
+    shown.encode()
+    assert r"\udce9.npy: 1 x 128 float32" in shown
+    assert r"  \udcff1.jpg: image bytes is not an image" in shown
+
+
 def test_parquet_without_pyarrow(model, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(SystemExit) as ended:
@@ -219,6 +232,7 @@ WRONG = {
     "kind": (["tars:x", "--out", "{tmp}/a.npy"], "there is no data of kind 'tars'; did you mean 'tar'?"),
     "suffix": ([SEEN, "--out", "{tmp}/a.h5"], "a set ends in .npy or .parquet, or is a folder; --format says which"),
     "format": ([SEEN, "--out", "{tmp}/a.npy", "--format", "parquet"], "but --format is parquet; let them agree"),
+    "nameless parquet": ([SEEN, "--out", "{tmp}/b", "--format", "parquet"], "so let it end in .parquet"),
     "url": ([SEEN, "--out", "gs://bucket/a.npy"], "is a URL; give a path"),
     "folder": ([SEEN, "--out", "{tmp}/d.npy"], "d.npy is a folder; name a file in it"),
     "unwritable": ([SEEN, "--out", "{tmp}/t.txt/a.npy"], "cannot write to {tmp}/t.txt/a.npy.partial: Not a directory"),

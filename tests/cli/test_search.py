@@ -98,9 +98,47 @@ def test_lines_of_a_file_are_found(place):
     assert HtmlPage((place / "sheet.html").read_text()).all("img") == []
 
 
-def test_more_than_there_is_gives_all(place):
-    found = search(place, str(place / "images.npy"), "--text", "a star", "-k", "99")
+@pytest.mark.parametrize("k", ["99", "1000000000000000"])
+def test_more_than_there_is_gives_all(place, k):
+    found = search(place, str(place / "images.npy"), "--text", "a star", "-k", k)
     assert sorted(hit["row"] for hit in found[0]["hits"]) == list(range(30))
+
+
+@pytest.mark.parametrize("out", ["a.npy", "a.parquet"])
+def test_names_that_are_not_utf_8(place, tmp_path, capsys, out):
+    if out.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    picture = os.fsdecode(os.fsencode(tmp_path) + b"/data/caf\xe9.jpg")
+    (tmp_path / "data").mkdir()
+    shutil.copy(place / "pets/07.jpg", picture)
+    main(["embed", str(tmp_path / "data"), "--model", str(place / "model"), "--out", str(tmp_path / out)])
+    search(place, str(tmp_path / out), "--image", picture, "--html", str(tmp_path / "sheet.html"))
+    shown = capsys.readouterr().out
+    shown.encode()
+    assert "1  1.0000  caf\\udce9.jpg\n" in shown
+    page = HtmlPage((tmp_path / "sheet.html").read_text())
+    assert len(page.all("img")) == 2
+    assert "caf\\udce9.jpg" in page.words
+
+
+def test_only_captions_are_cut_and_only_on_a_terminal(place, tmp_path, capsys, monkeypatch):
+    key, caption = "k" * 90, "word " * 40 + "end"
+    np.save(tmp_path / "own.npy", np.load(place / "images.npy")[:2])
+    lines = [json.dumps({"key": one, "caption": caption}) for one in (key, "short")]
+    (tmp_path / "own.npy.keys.jsonl").write_text("\n".join(lines))
+    asked = ["search", str(tmp_path / "own.npy"), "--text", "a star", "--model", str(place / "model")]
+
+    def shown() -> dict[str, str]:
+        main(asked)
+        return {line.split()[2]: line for line in capsys.readouterr().out.splitlines()[2:]}
+
+    assert all(line.endswith(f"  {caption}") for line in shown().values())
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    on_terminal = shown()
+    assert on_terminal[key].endswith(f"  {key}")
+    assert len(on_terminal["short"]) == 80
+    assert "word word" in on_terminal["short"]
 
 
 @pytest.mark.parametrize("scale", [1, 7])
@@ -123,6 +161,12 @@ def test_pictures_that_are_gone_are_told(place, tmp_path, capsys):
         (tmp_path / "pets" / name).unlink()
     search(place, *asked)
     assert "warning: 1 of 30 pictures are no longer in folder:" in capsys.readouterr().err
+    (tmp_path / "pets/28.jpg").unlink()
+    (tmp_path / "pets/05.jpg").write_bytes(b"broken")
+    search(place, *asked)
+    told = capsys.readouterr().err
+    assert "warning: 2 of 30 pictures are no longer in folder:" in told
+    assert f"warning: 1 of 30 pictures in folder:{tmp_path / 'pets'} cannot be read" in told
     shutil.rmtree(tmp_path / "pets")
     search(place, *asked)
     assert "warning: no pictures, as the data of the set cannot be opened" in capsys.readouterr().err

@@ -19,6 +19,7 @@ NEEDS = ("a cloud account", "libtpu, minutes", "a download", "downloads, hours",
 # The demo's own config at a fortieth of its size: what a reader's `clip-jax demo` leaves, sooner.
 DEMO = ("train", "--config=configs/scenes.py", "--workdir=runs/demo", "--config.steps=20", "--config.evaluate.every=20")
 DEMO += ("--config.data.draw.train=600", "--config.data.draw.held_out=240", "--config.batch_size=32")
+DEMO += ("--config.checkpoint.every=20",)
 
 
 def page_name(page: Path) -> str:

@@ -179,3 +179,28 @@ def test_big_vision(names):
         assert (found is None) == (values is None)
         if values is not None:
             assert_equal(found, values, right)
+
+
+def test_what_differs_everywhere(names, folder):
+    """EXIF, transparency, the default image processor of transformers, and the context length."""
+    clip = clip_jax.load("oc")
+    _, _, preprocess = open_clip.create_model_and_transforms("local-dir:oc")
+    with Image.open("turned.jpg") as image:
+        np.testing.assert_array_equal(clip.preprocess("turned.jpg"), numbers(preprocess(image)[None]))
+    upright = transformers.image_utils.load_image("turned.jpg")
+    np.testing.assert_array_equal(clip.preprocess("turned.jpg", exif=True), numbers(preprocess(upright)[None]))
+
+    clear = Image.new("RGBA", (50, 50), (255, 0, 0, 0))
+    white, black = (Image.new("RGB", (50, 50), colour) for colour in ("white", "black"))
+    np.testing.assert_array_equal(clip.preprocess(clear), clip.preprocess(white))
+    np.testing.assert_array_equal(preprocess(clear), preprocess(black))
+    pil = transformers.CLIPImageProcessorPil.from_pretrained("hf")
+    np.testing.assert_array_equal(pil(clear).pixel_values, pil(white).pixel_values)
+
+    processor = transformers.CLIPImageProcessor.from_pretrained("hf")
+    theirs = numbers(processor(images=names["image"], return_tensors="pt").pixel_values)
+    levels = 255 * np.array(clip.config.preprocess.std) * np.abs(theirs - clip_jax.load("hf").preprocess("a.jpg"))
+    assert 0.1 < levels.max() < 1.01
+
+    tokens = open_clip.get_tokenizer("local-dir:oc")(names["texts"], context_length=6).numpy()
+    np.testing.assert_array_equal(clip_jax.load("oc", context_length=6).tokenize(names["texts"]), tokens)

@@ -248,6 +248,68 @@ def test_other_peoples_files_are_left_alone(clip, table, tmp_path):
     assert os.listdir(tmp_path / "folder") == ["photo.jpg"]
 
 
+def test_a_shard_whose_keys_are_lost_is_embedded_again(clip, table, tmp_path, monkeypatch):
+    make(clip, Images(table), tmp_path / "whole.npy")
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_complete", lambda *_: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            make(clip, Images(table), tmp_path / "a.npy")
+    (tmp_path / "a.npy.partial/00000.keys.jsonl").unlink()
+    assert make(clip, Images(table), tmp_path / "a.npy").samples == 8
+    for name in ("a.npy", "a.npy.keys.jsonl"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / name.replace("a.npy", "whole.npy", 1)).read_bytes()
+
+
+def test_shards_of_others_may_come_late(clip, table, tmp_path, monkeypatch):
+    """A file system of several hosts shows a file only after a while, or never."""
+    description = describe(clip, "toy", Images(table), "spec", Options(shard=8))
+    folder = tmp_path / "a"
+    make(clip, Images(table), folder)
+    late = folder / "00002.npy"
+    late.rename(tmp_path / "late")
+    naps = []
+    monkeypatch.setattr(module.time, "sleep", lambda _: naps.append(1) or (tmp_path / "late").rename(late))
+    assert module._complete(folder, target_of(str(folder)), description).rows == 19
+    assert naps == [1]
+    late.unlink()
+    monkeypatch.setattr(module, "PATIENCE", 0)
+    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    with pytest.raises(UserError, match="1 shards are not in"):
+        module._complete(folder, target_of(str(folder)), description)
+
+
+def test_whether_it_is_being_joined_is_the_first_ones_to_say(clip, table, tmp_path, monkeypatch):
+    """Hosts that took different branches would wait at different barriers."""
+    asked = []
+    monkeypatch.setattr(module, "from_first", lambda value: asked.append(value) or 1)
+    monkeypatch.setattr(module, "_embed_missing", lambda *_: pytest.fail("the first one sees that it is joined"))
+    monkeypatch.setattr(module, "_complete", lambda *_: _[2])
+    make(clip, Images(table), tmp_path / "a.npy")
+    assert asked == [0]
+
+
+@pytest.mark.parametrize(("first", "told"), [(True, ["open", "wait"]), (False, ["wait", "open"])])
+def test_the_first_process_opens_the_data_before_the_others(monkeypatch, first, told):
+    done = []
+    monkeypatch.setattr(module, "is_first", lambda: first)
+    monkeypatch.setattr(module, "wait_for_all", lambda _: done.append("wait"))
+    opened = module.open_table
+    monkeypatch.setattr(module, "open_table", lambda spec: done.append("open") or opened(spec))
+    assert len(open_source("scenes:train?images=5")[0]) == 5
+    assert done == told
+
+
+def test_what_a_killed_process_left_is_removed_unless_it_is_at_it(clip, table, tmp_path):
+    make(clip, Images(table), tmp_path / "a.npy")
+    left = tmp_path / "a.npy.partial"
+    left.mkdir()
+    with module.locked(left):
+        make(clip, Images(table), tmp_path / "a.npy")
+        assert left.exists()
+    make(clip, Images(table), tmp_path / "a.npy")
+    assert not left.exists()
+
+
 def test_two_at_once_are_kept_apart(clip, table, tmp_path):
     with module.locked(tmp_path / "a.npy.partial"), pytest.raises(UserError, match="another process is writing to"):
         make(clip, Images(table), tmp_path / "a.npy")
@@ -275,7 +337,10 @@ def test_data_of_which_nothing_can_be_used(clip, tmp_path):
             make(clip, Images(table), tmp_path / "a.npy")
 
 
-@pytest.mark.parametrize(("value", "message"), [(np.nan, "zero or not finite"), (0.0, "zero or not"), (1e9, "float16")])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(np.nan, "zero or not finite"), (0.0, "zero or not"), (1e9, "large for float16"), (1e-12, "small for float16")],
+)
 def test_embeddings_that_cannot_be_kept(clip, table, tmp_path, value, message):
     visual = clip.params["visual"] | {"projection": clip.params["visual"]["projection"] * value}
     wrong = replace(clip, params=clip.params | {"visual": visual})

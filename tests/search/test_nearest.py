@@ -73,6 +73,27 @@ def test_of_equal_rows_the_first_ones_come_first():
         assert len(set(found.scores[query].tolist())) == 2
 
 
+@pytest.mark.parametrize("cosine", [False, True])
+@pytest.mark.parametrize("k", [1, 3, 70, 3000])
+def test_many_equal_rows_among_others(k, cosine):
+    """Whole numbers, whose products are exact: NumPy's ties are ties, over blocks and chunks."""
+    rows = np.random.default_rng(0).choice([-1, 1], (7, 16)).astype(np.float32)
+    rows = rows[np.random.default_rng(1).choice(7, 3000, p=[0.7, 0.2, 0.02, 0.02, 0.02, 0.02, 0.02])]
+    queries = np.random.default_rng(2).choice([-1, 1], (9, 16)).astype(np.float32)
+    order, scores = expected(rows, queries, k, cosine)
+    found = nearest(rows, queries, k, cosine)
+    np.testing.assert_array_equal(found.rows, order)
+    np.testing.assert_array_equal(found.scores, scores)
+
+
+def test_equal_rows_have_equal_scores_wherever_they_are():
+    """Not so of a matrix product, whose last digit depends on what stands beside a row."""
+    rows = np.tile(draw(1, 509), (3001, 1))
+    found = nearest(rows, draw(40, 509, seed=1), 3001, cosine=True)
+    np.testing.assert_array_equal(found.rows, np.tile(np.arange(3001), (40, 1)))
+    assert (found.scores == found.scores[:, :1]).all()
+
+
 def test_near_ties_are_told_apart():
     """Scores that differ by less than what float32 loses in summing."""
     queries = np.ones((1, 24), np.float32)
@@ -89,6 +110,18 @@ def test_fewer_rows_than_wanted_give_all():
     found = nearest(draw(4), draw(2, seed=1), 10)
     assert found.rows.shape == found.scores.shape == (2, 4)
     assert sorted(found.rows[0].tolist()) == [0, 1, 2, 3]
+
+
+def test_memory_is_not_taken_for_rows_that_are_not_there():
+    rows, queries = draw(300), draw(2, seed=1)
+    found = nearest(iter([rows[:200], rows[200:]]), queries, 10**15)
+    np.testing.assert_array_equal(found.rows, expected(rows, queries, 300)[0])
+    assert nearest(iter([]), queries, 10**15).rows.shape == (2, 0)
+
+
+def test_no_queries_are_a_mistake():
+    with pytest.raises(UserError, match="there are no queries"):
+        nearest(draw(5), draw(2)[:0], 3)
 
 
 def spoilt(value: float) -> np.ndarray:

@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parents[2] / "experiments" / "notebooks"
 NAMES = ("zero_shot", "interacting", "prompt_engineering", "converting", "training", "features_in_jax")
 TIMEOUT = 1200  # seconds a cell, on a machine that is busy
 # What stderr may show a reader: progress, and the lines of a run's log.
-PROGRESS = re.compile(r"(?:[\w ]+: *)?\d+%\|.*|step \d+.*|\S+ is at step \d+ of \d+|\s*")
+PROGRESS = re.compile(r"\s*(?:[\w ]+: *)?\d+%\|.*|step \d+.*|\S+ is at step \d+ of \d+|\s*")
 # open_clip before transformers, which may not be imported where torchvision does not fit torch.
 WITH_TORCH = ["from support.open_clip_shim import import_open_clip", "import_open_clip()"]
 
