@@ -18,7 +18,7 @@ from clip_jax.errors import UserError
 from clip_jax.sharding import MeshConfig, batch_sharding, make_mesh
 
 BLOCK = 32  # rows of which a device tells the greatest product only
-BLOCKS_AT_ONCE = 64  # of those that can matter, whose products are computed again together
+BLOCKS_AT_ONCE = 64  # whose exact products are kept until they are ranked
 CHUNK_BYTES = 2**23  # of rows that are multiplied at once
 QUERIES_AT_ONCE = 1024
 NOWHERE = np.iinfo(np.int64).max  # the row of what has not been found yet
@@ -110,8 +110,10 @@ class _Best:
             places = (some[:, None] * BLOCK + np.arange(BLOCK)).ravel()
             places = places[places < len(rows)]
             scores = np.full((len(self.queries), len(places)), -np.inf, np.float32)
-            asking = np.flatnonzero(wanted[some].any(axis=0))
-            scores[asking] = _scores(rows[places], self.queries[asking], self._cosine)
+            for number, block in enumerate(some.tolist()):
+                here = slice(number * BLOCK, (number + 1) * BLOCK)
+                asking = np.flatnonzero(wanted[block])
+                scores[asking, here] = _scores(rows[places[here]], self.queries[asking], self._cosine)
             self._insert(scores, start + places)
 
     def _widen(self, k: int) -> None:
@@ -141,12 +143,12 @@ def _scores(
 ) -> Float32[np.ndarray, "q b"]:
     """Products in float64, rounded to float32; of equal rows they are equal.
 
-    A matrix product sums in whichever order is quick. Where that might change how a sum is rounded to float32, it is
-    summed again, in one order always.
+    einsum promises no order of summing. Where that might change how a sum is rounded to float32, it is summed again, in
+    one order always. (A matrix product would wait for BLAS's threads at each small block.)
     """
     rows = rows.astype(np.float64, order="C")
     lengths = np.sqrt((rows * rows).sum(axis=1))
-    products = queries @ rows.T
+    products = np.einsum("qw,bw->qb", queries, rows)
     slack = _rounding(rows.shape[1], np.float64) * np.linalg.norm(queries, axis=1)[:, None] * lengths
     if cosine:
         products, slack = products / lengths, slack / lengths

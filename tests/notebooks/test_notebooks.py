@@ -122,7 +122,7 @@ def test_install_cell_does_nothing_where_clip_jax_is(monkeypatch):
 
 def test_install_cell_leaves_alone_what_will_do(monkeypatch, capsys):
     there = {one.name: least(one) for one in needed()}
-    there["tensorflow"] = there.pop("tensorflow-cpu", there.get("tensorflow"))
+    there["tensorflow"] = there.pop("tensorflow-cpu", "") or there["tensorflow"]
     del there["ml-collections"]
     there["torch"] = "2.0"
     pip = Pip(monkeypatch, there)
