@@ -15,7 +15,8 @@ from clip_jax.training.recipes import from_pairs
 
 def get_config() -> ConfigDict:
     """The recipe; `data.source` must be given."""
-    optimizer = {"learning_rate": 1e-3, "warmup": 5_000, "weight_decay": 1e-4, "b2": 0.95, "clip_norm": 1.0}
+    # big_vision's wd is 1e-4, which it does not multiply by the learning rate, as AdamW does.
+    optimizer = {"learning_rate": 1e-3, "warmup": 5_000, "weight_decay": 0.1, "b2": 0.95, "clip_norm": 1.0}
     optimizer |= {"frozen": "^visual/"}
     config = from_pairs("ViT-B-16-quickgelu", 900_000_000, 16_384, optimizer)
     config.update({"model": {"init": "openai/ViT-B-16", "init_only": "^visual/"}})
