@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from clip_jax.data import files
 from clip_jax.data.files import Stamp
+from clip_jax.data.numpy_files import ONE_AT_A_TIME
 from clip_jax.errors import UserError
 
 SUFFIX = ".index.npz"
@@ -73,7 +74,7 @@ def _load(place: str, stamp: np.ndarray, columns: Sequence[str]) -> dict[str, np
     if isinstance(content, UserError):
         return None
     try:
-        with np.load(io.BytesIO(content)) as stored:
+        with ONE_AT_A_TIME, np.load(io.BytesIO(content)) as stored:
             return {name: stored[name] for name in columns} if np.array_equal(stored["stamp"], stamp) else None
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return None

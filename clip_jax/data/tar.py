@@ -15,6 +15,7 @@ import numpy as np
 
 from clip_jax.data import files
 from clip_jax.data.beside import class_names_near, kind_near
+from clip_jax.data.numpy_files import ONE_AT_A_TIME
 from clip_jax.data.patterns import check_distinct, distinguish
 from clip_jax.data.ranges import Range, RangeReader
 from clip_jax.data.table import BadSample, Indices, Sample, locate
@@ -145,7 +146,8 @@ class TarTable:
     def _several(self, marks: bytes) -> tuple[int, ...]:
         """The labels that a .npy marks. Raises ValueError with the reason where it cannot be read."""
         try:
-            found = np.load(io.BytesIO(marks), allow_pickle=False)
+            with ONE_AT_A_TIME:
+                found = np.load(io.BytesIO(marks), allow_pickle=False)
         except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise ValueError("it has no .npy that can be read, with a number for each class") from error
         if not isinstance(found, np.ndarray) or found.shape != (len(self.class_names) or found.size,):
