@@ -299,11 +299,12 @@ def load(
     """A model from a path in any layout, a training workdir's newest checkpoint, or a name of the Hugging Face hub.
 
     Layouts are recognised by content: clip_jax, open_clip, OpenAI, transformers' CLIPModel and SiglipModel, and
-    big_vision's SigLIP. Names are those of `list_pretrained()`, or `hf-hub:OWNER/NAME[@REVISION]`; `revision`, `token`
-    and `cache_dir` are as huggingface_hub takes them. `dtype` (float32 or bfloat16) is the type of the parameters and
-    of the computation. `image_size` resamples the image positions to another resolution; `context_length` keeps the
-    first text positions, or stretches all of them with `resample_text`. Weights without a config need what shapes do
-    not tell: `model`, the name of an architecture, or `activation` and the numbers of heads. Raises UserError.
+    big_vision's SigLIP. A workdir may be in a bucket, as gs://BUCKET/FOLDER. Names are those of `list_pretrained()`, or
+    `hf-hub:OWNER/NAME[@REVISION]`; `revision`, `token` and `cache_dir` are as huggingface_hub takes them. `dtype`
+    (float32 or bfloat16) is the type of the parameters and of the computation. `image_size` resamples the image
+    positions to another resolution; `context_length` keeps the first text positions, or stretches all of them with
+    `resample_text`. Weights without a config need what shapes do not tell: `model`, the name of an architecture, or
+    `activation` and the numbers of heads. Raises UserError.
     """
     compute = ComputeConfig(dtype=_dtype_name(dtype))
     hints = Hints(model, activation, vision_heads, text_heads)

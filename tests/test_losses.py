@@ -149,7 +149,7 @@ def test_gradients_of_the_ring_follow_what_comes_after(kind):
 
     def both(image, text, scale, bias, *, method):
         value = contrastive_loss(image, text, scale, bias, kind=kind, method=method, mesh=mesh)
-        return (value / 2) ** 2 + jnp.sum(image) * scale
+        return (value / 2) ** 2 + image[0, 0] * scale
 
     values = (jnp.asarray(image), jnp.asarray(text), jnp.float32(SCALE), jnp.float32(BIAS))
     ring, gather = (jax.jit(jax.grad(partial(both, method=method), argnums=(0, 1, 2, 3))) for method in METHODS[::-1])

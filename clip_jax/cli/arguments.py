@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from clip_jax.errors import UserError
+from clip_jax.whole_file import write_output
 
 
 class StrictParser(argparse.ArgumentParser):
@@ -32,13 +33,8 @@ class Parser(StrictParser):
 
 def write_json(path: Path | None, result: dict[str, Any]) -> None:
     """Writes the result where `--json` asked for it."""
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    if path is not None:
+        write_output(path, json.dumps(result, indent=2) + "\n")
 
 
 def split_labels(text: str) -> list[str]:

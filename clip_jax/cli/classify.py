@@ -14,7 +14,7 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
     parser.add_argument("--labels", required=True, type=split_labels, help="the labels, separated by commas")
-    parser.add_argument("--model", required=True, help="a model folder or a training workdir")
+    parser.add_argument("--model", required=True, help="a model folder, a training workdir or a pretrained name")
     parser.add_argument(
         "--template",
         action="append",

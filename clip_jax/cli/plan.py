@@ -16,8 +16,8 @@ def run(arguments: Sequence[str]) -> None:
         "plan",
         "Compile the very train step of a config for a TPU slice that is not there: does it fit and by how much, what\n"
         "does it communicate, how many FLOPs is it, and what is the least time that it can take. Needs libtpu\n"
-        "(pip install '.[tpu]'), no TPU. A compilation takes half a minute to two; a batch that does not fit is\n"
-        "refused in seconds, and the exit code is then 1. --config.KEY=VALUE overrides any key, as in\n"
+        "(pip install '.[tpu]'), no TPU. A compilation takes seconds to four minutes on two cores; a batch that does\n"
+        "not fit is refused in seconds, and the exit code is then 1. --config.KEY=VALUE overrides any key, as in\n"
         "--config.batch_size=16384.",
         "clip-jax plan --config=configs/openai_vit_b32.py --topology v5e:16x16 --mesh data=64,fsdp=4",
     )

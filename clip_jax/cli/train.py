@@ -24,7 +24,7 @@ def run(arguments: Sequence[str]) -> None:
     add_process_arguments(
         parser,
         "Each runs this command with the same config and a workdir that all see. The hosts of a TPU pod find each "
-        "other where TPU_WORKER_HOSTNAMES lists them; elsewhere, and on one host, give all three:",
+        "other, by GKE's variables or the metadata server; elsewhere, and on one host, give all three:",
     )
     options, rest = parser.parse_known_args(joined(arguments))
     overrides = overrides_of(parser, rest)

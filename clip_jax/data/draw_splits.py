@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def draw_splits(folder: Path, images: dict[Split, int], seed: int, image_size: i
     """Draws each split that `folder` lacks into `folder/SPLIT/*.tar`, on every core.
 
     A split appears whole or not at all. The images are a pure function of (seed, split), not of the number of cores.
-    Raises UserError where a split is there already but was drawn otherwise.
+    Raises UserError where a split is there already but was drawn otherwise, and where the processes that draw end.
     """
     shared = {"seed": seed, "image_size": image_size}
     missing: dict[Split, dict[str, int]] = {}
@@ -31,15 +32,23 @@ def draw_splits(folder: Path, images: dict[Split, int], seed: int, image_size: i
             missing[split] = wanted
     if not missing:
         return
-    # Workers are started afresh: a fork of a process in which JAX or TensorFlow run threads may hang.
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _end_with, (os.getpid(),)) as pool:
-        for split, wanted in missing.items():
-            count = wanted["images"]
-            table = ScenesTable(split, count, seed, image_size)
-            chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-            drawn = pool.map(_draw, [table] * len(chunks), chunks)
-            records = (record for chunk in drawn for record in chunk)
-            write_tar_shards(records, folder / split, class_names=table.class_names, total=count, description=wanted)
+    try:
+        # Workers are started afresh: a fork of a process in which JAX or TensorFlow run threads may hang.
+        with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _end_with, (os.getpid(),)) as pool:
+            for split, wanted in missing.items():
+                _draw_split(pool, folder / split, split, wanted)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "the processes that draw have ended; they import the script that is run, which must do what it does below "
+            "`if __name__ == '__main__':`"
+        ) from error
+
+
+def _draw_split(pool: ProcessPoolExecutor, folder: Path, split: Split, wanted: dict[str, int]) -> None:
+    table = ScenesTable(split, **wanted)
+    chunks = [range(start, min(start + CHUNK, len(table))) for start in range(0, len(table), CHUNK)]
+    records = (record for chunk in pool.map(_draw, [table] * len(chunks), chunks) for record in chunk)
+    write_tar_shards(records, folder, class_names=table.class_names, total=len(table), description=wanted)
 
 
 def is_drawn(folder: Path, wanted: dict[str, int]) -> bool:

@@ -6,7 +6,6 @@ Where nothing can be written there, it is kept in the user's cache instead. It h
 import hashlib
 import io
 import os
-import uuid
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from clip_jax.data import files
 from clip_jax.data.files import Stamp
 from clip_jax.data.numpy_files import ONE_AT_A_TIME
 from clip_jax.errors import UserError
+from clip_jax.whole_file import write_whole
 
 SUFFIX = ".index.npz"
 WHOLE = -1  # in place of the byte from which on a file cannot be read
@@ -87,19 +87,9 @@ def _keep(path: str, content: bytes) -> None:
             system, name = files.remote(path + SUFFIX)
             system.pipe_file(name, content)
         else:
-            _write(Path(path + SUFFIX), content)
+            write_whole(Path(path + SUFFIX), [content])
     except Exception:  # each file system has its own way to say no
         with suppress(OSError):
             cache = Path(cache_path(path))
             cache.parent.mkdir(parents=True, exist_ok=True)
-            _write(cache, content)
-
-
-def _write(place: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    partial = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, place)
-    finally:
-        partial.unlink(missing_ok=True)
+            write_whole(cache, [content])

@@ -55,10 +55,10 @@ def chosen(names: Sequence[str]) -> list[str]:
 def find_data(names: Sequence[str], given: Places, root: Path | None) -> tuple[list[Dataset], list[str]]:
     """The datasets whose data are known, and the names of those whose are not.
 
-    What the user says comes first; where that is a dataset's test data, its other data are what the user says, too. The
-    rest is looked for below `root`: in NAME/test or NAME, NAME/train and
-    NAME/validation, or the like, under the benchmark's name or that of CLIP_benchmark's repository; and then as
-    prepared by tfds there. Raises UserError for training data of a dataset that is not tested on.
+    What the user says comes first; where that is a dataset's test data, its other data are what the user says, too.
+    The rest is looked for below `root`: in NAME/test or NAME, NAME/train and NAME/validation, or the like, under the
+    benchmark's name or that of CLIP_benchmark's repository; and then as prepared by tfds there. Raises UserError for
+    training data of a dataset that is not tested on.
     """
     benchmarks = set(list_benchmarks())
     found, missing = [], []

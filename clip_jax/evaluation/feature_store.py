@@ -8,10 +8,8 @@ import hashlib
 import io
 import json
 import os
-import uuid
 import zipfile
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +18,7 @@ import numpy as np
 from clip_jax.clip import Clip
 from clip_jax.errors import UserError
 from clip_jax.fingerprint import fingerprint_of
+from clip_jax.whole_file import write_whole
 
 VERSION = 1  # to be raised where the same model and data would give other features
 
@@ -52,20 +51,14 @@ class FeatureStore:
         content = io.BytesIO()
         text = np.frombuffer(json.dumps([self._identity, told]).encode(), np.uint8)
         np.savez(content, allow_pickle=False, json=text, **arrays)
-        path = self._path(number)
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(content.getvalue())
-            os.replace(partial, path)
+            write_whole(self._path(number), [content.getbuffer()])
         except OSError as error:
             raise UserError(
                 f"cannot keep features in {self._folder}: {error.strerror}; --cache FOLDER names another place, and "
                 "--no-cache keeps none"
             ) from error
-        finally:
-            with suppress(OSError):
-                partial.unlink()
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:05d}.npz"

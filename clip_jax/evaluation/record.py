@@ -1,7 +1,6 @@
 """What an evaluation found, as it is printed, kept as JSON and shown on a page."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from clip_jax.data.table import BadSample
 from clip_jax.errors import UserError
 from clip_jax.schema import parse
+from clip_jax.whole_file import write_output
 
 SHOWN_BAD = 20
 
@@ -52,13 +52,7 @@ def shown_bad(bad: Sequence[BadSample]) -> tuple[tuple[str, str], ...]:
 
 def write_record(path: Path, record: Record) -> None:
     """Writes a record whole or not at all. Raises UserError where that fails."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    write_output(path, json.dumps(asdict(record), indent=2) + "\n")
 
 
 def read_record(path: Path) -> Record:

@@ -33,8 +33,8 @@ from clip_jax.search.shards import (
     check_same,
     complete_shards,
     locked,
+    write_kept,
     write_shard,
-    write_whole,
 )
 from clip_jax.search.source import Embedded, Source
 from clip_jax.search.target import Target, found_complete
@@ -233,5 +233,5 @@ def _complete(folder: Path, target: Target, description: Description) -> Descrip
     elif target.format == "parquet":
         join_parquet(folder, target.path, whole)
     else:
-        write_whole(folder / DESCRIPTION, whole.to_json().encode())
+        write_kept(folder / DESCRIPTION, whole.to_json().encode())
     return whole

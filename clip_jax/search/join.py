@@ -19,16 +19,16 @@ from clip_jax.search.description import Description
 from clip_jax.search.shards import (
     COPIED_AT_ONCE,
     JOINED,
-    PARTIAL,
     bad_path,
     count_keys,
     keys_path,
     mapped_rows,
     npy_header,
     rows_path,
-    write_whole,
+    write_kept,
 )
 from clip_jax.search.source import Json, printable
+from clip_jax.whole_file import PARTIAL
 
 
 def beside(path: Path, what: str) -> Path:
@@ -97,7 +97,7 @@ def _publish(folder: Path, joined: Path, out: Path, description: Description) ->
         beside(out, "bad.jsonl").unlink(missing_ok=True)
         if description.left_out:
             _concatenate(folder, bad, beside(out, "bad.jsonl"))
-        write_whole(folder / "joined.json", description.to_json().encode())
+        write_kept(folder / "joined.json", description.to_json().encode())
         os.replace(folder / "joined.json", beside(out, "json"))
         os.replace(joined, out)
         shutil.rmtree(folder)

@@ -9,9 +9,8 @@ import fcntl
 import io
 import json
 import os
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +19,10 @@ from jaxtyping import Float
 
 from clip_jax.errors import IOFailure, UserError
 from clip_jax.search.description import Description, read_description
+from clip_jax.whole_file import PARTIAL, write_whole
 
 DESCRIPTION = "set.json"
 JOINED = "joined.npy"  # of a set that is to be one file: the shards that are in it already are gone
-PARTIAL = ".partial-"
 COPIED_AT_ONCE = 2**22
 
 
@@ -52,7 +51,7 @@ def begin(folder: Path, description: Description) -> Description:
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; give a place that can be written to") from error
     if not there:
-        write_whole(path, description.to_json().encode())
+        write_kept(path, description.to_json().encode())
         return description
     found = read_description(path)
     check_same(folder, found, description)
@@ -88,28 +87,20 @@ def locked(folder: Path) -> Iterator[None]:
 
 def write_shard(folder: Path, shard: Shard) -> None:
     """Keeps a shard. Raises IOFailure where the disk fails."""
-    write_whole(keys_path(folder, shard.number), _lines(shard.keys))
+    write_kept(keys_path(folder, shard.number), _lines(shard.keys))
     if shard.bad:
-        write_whole(bad_path(folder, shard.number), _lines(shard.bad))
+        write_kept(bad_path(folder, shard.number), _lines(shard.bad))
     else:
         _remove(bad_path(folder, shard.number))  # of an earlier attempt, when something could not be read
     rows = shard.embeddings
-    write_whole(rows_path(folder, shard.number), npy_header(rows.shape, rows.dtype), np.ascontiguousarray(rows).data)
+    write_kept(rows_path(folder, shard.number), npy_header(rows.shape, rows.dtype), np.ascontiguousarray(rows).data)
 
 
-def write_whole(path: Path, *contents: Any) -> None:
+def write_kept(path: Path, *contents: Any) -> None:
     """Writes bytes, on the disk before the file has its name. Raises IOFailure."""
-    partial = path.with_name(f".{path.name}{PARTIAL}{uuid.uuid4().hex}")
     try:
-        with open(partial, "wb") as file:
-            for content in contents:
-                file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        write_whole(path, contents, durable=True)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise IOFailure(f"cannot write {path}: {error.strerror}; the same command goes on from there") from error
 
 

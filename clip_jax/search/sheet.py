@@ -1,16 +1,14 @@
 """A contact sheet: what was found for each query, as one HTML file that holds its pictures."""
 
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from html import escape
 from importlib import resources
 from pathlib import Path
 from string import Template
 
-from clip_jax.errors import UserError
 from clip_jax.search.search import Hit, Query
 from clip_jax.search.thumbnails import thumbnail
+from clip_jax.whole_file import write_output
 
 ASSETS = resources.files("clip_jax") / "assets"
 
@@ -25,15 +23,7 @@ def write_sheet(
     sections = "\n".join(_section(query, hits, pictures) for query, hits in zip(queries, answers, strict=True))
     style, frame = ((ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "search.html"))
     page = Template(frame).substitute(style=style.strip(), about=escape(about), sections=sections)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
-        os.replace(partial, path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    write_output(path, page)
 
 
 def _section(query: Query, hits: Sequence[Hit], pictures: Mapping[int, str]) -> str:

@@ -60,7 +60,7 @@ class Plan:
 
 
 def plan(config: TrainConfig, topology: Topology) -> Plan:
-    """Compiles the update of `config` for `topology`, in a process of its own, in half a minute to two.
+    """Compiles the update of `config` for `topology`, in a process of its own, in seconds to minutes.
 
     Raises UserError for a mesh or batch that does not fit the slice's shape, and where there is no libtpu.
     """

@@ -22,6 +22,7 @@ from clip_jax.training.demo_story import EVERY_NAME, Images, measure_story
 from clip_jax.training.loop import train
 from clip_jax.training.metrics import read_metrics
 from clip_jax.training.recipes import scenes
+from clip_jax.whole_file import write_output
 
 FIGURES = "demo.json"
 SHOWN_TRAINING_SAMPLES = 12
@@ -100,7 +101,7 @@ def run_demo(workdir: Path) -> DemoFigures:
         report=str(report),
         story=story.figures(),
     )
-    (workdir / FIGURES).write_text(json.dumps(figures.flat(), indent=2) + "\n", encoding="utf-8")
+    write_output(workdir / FIGURES, json.dumps(figures.flat(), indent=2) + "\n")
     return figures
 
 

@@ -15,7 +15,7 @@ from clip_jax.weights.folders import CHECKPOINTS, TOKENIZER, as_path
 from clip_jax.weights.json_files import read_whole
 from clip_jax.weights.reading import read_checkpoint
 
-HUB = "hf-hub:"
+HUB, BUCKET = "hf-hub:", "gs://"
 
 
 def find_checkpoint(
@@ -27,9 +27,12 @@ def find_checkpoint(
 ) -> Checkpoint:
     """The model at a path, under a name of `list_pretrained()`, or at `hf-hub:OWNER/NAME[@REVISION]`.
 
-    Raises UserError for what does not exist, cannot be fetched, or is no model.
+    A training workdir may be in a bucket, as gs://BUCKET/FOLDER. Raises UserError for what does not exist, cannot be
+    fetched, or is no model; IOFailure for a bucket that does not answer.
     """
     name = os.fspath(path_or_name)
+    if name.startswith(BUCKET):
+        return _read_bucket(epath.Path(name))
     path = as_path(name)
     if path.exists():
         try:
@@ -54,10 +57,25 @@ def find_checkpoint(
 
 def _read_path(path: Path, hints: Hints) -> Checkpoint:
     if path.is_dir() and not released.is_released(path) and (path / CHECKPOINTS).is_dir():
-        from clip_jax.weights import orbax_checkpoints  # Orbax is needed for training checkpoints only
-
-        return in_memory(*orbax_checkpoints.read_model(path / CHECKPOINTS), Origin(), tokenizer_files_of(path))
+        return _read_workdir(path)
     return read_checkpoint(path, hints)
+
+
+def _read_bucket(workdir: epath.Path) -> Checkpoint:
+    from clip_jax.weights import orbax_checkpoints
+
+    if not orbax_checkpoints.complete_steps(workdir / CHECKPOINTS):
+        raise UserError(
+            f"{workdir} holds no checkpoint of a training run; a model in any other layout is read from disk, so copy "
+            "it there (gcloud storage cp -r)"
+        )
+    return _read_workdir(workdir)
+
+
+def _read_workdir(workdir: Path | epath.Path) -> Checkpoint:
+    from clip_jax.weights import orbax_checkpoints  # Orbax is needed for training checkpoints only
+
+    return in_memory(*orbax_checkpoints.read_model(workdir / CHECKPOINTS), Origin(), tokenizer_files_of(workdir))
 
 
 def tokenizer_files_of(workdir: Path | epath.Path) -> dict[str, bytes]:

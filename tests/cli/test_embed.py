@@ -5,7 +5,6 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.processes import ended, finish, free_port
 from support.tars import write_tar
 
 from clip_jax.cli import embed as command
@@ -75,16 +75,6 @@ def start(*arguments: str, more: str = "") -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(*processes: subprocess.Popen) -> None:
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=500)
-            assert process.returncode == 0, errors
-    finally:
-        for process in processes:
-            process.kill()
-
-
 def kill_once_there_are(process: subprocess.Popen, folder: Path, files: int) -> None:
     """Kills it as soon as that many shards are complete."""
     until = time.monotonic() + 300
@@ -141,9 +131,7 @@ def test_killed_twice_in_ten_thousand_images(model, tmp_path):
 def test_two_processes_make_the_same(model, tmp_path, out, texts):
     options = [shards(tmp_path / "data", 700, 200), "--model", model, "--shard", "64", *texts]
     finish(start(*options, "--out", str(tmp_path / "one" / out)))
-    with socket.create_server(("", 0)) as server:
-        port = server.getsockname()[1]
-    together = [f"--coordinator=localhost:{port}", "--processes=2", "--out", str(tmp_path / "two" / out)]
+    together = [f"--coordinator=localhost:{free_port()}", "--processes=2", "--out", str(tmp_path / "two" / out)]
     finish(*(start(*options, *together, f"--process={number}") for number in range(2)))
     place = tmp_path / "one" / ("folder" if out == "folder" else "")
     assert digests(tmp_path / "two" / place.relative_to(tmp_path / "one"), "") == digests(place, "")
@@ -152,14 +140,9 @@ def test_two_processes_make_the_same(model, tmp_path, out, texts):
 @pytest.mark.slow
 def test_a_place_that_one_process_does_not_see(model, tmp_path):
     options = [shards(tmp_path / "data", 40, 40), "--model", model, "--shard", "8"]
-    with socket.create_server(("", 0)) as server:
-        options += [f"--coordinator=localhost:{server.getsockname()[1]}", "--processes=2"]
+    options += [f"--coordinator=localhost:{free_port()}", "--processes=2"]
     both = [start(*options, f"--process={i}", "--out", str(tmp_path / f"{i}/a.npy")) for i in range(2)]
-    try:
-        told = [process.communicate(timeout=240)[1] for process in both]
-    finally:
-        for process in both:
-            process.kill()
+    told = [errors for _, errors in ended(*both)]
     assert both[1].returncode == 2
     assert "is not there on process 1; --out must be a place that all see" in told[1]
     assert both[0].returncode != 0

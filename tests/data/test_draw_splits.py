@@ -1,6 +1,8 @@
 """Scenes on disk are the scenes of the table, whatever the number of cores, and are not mixed up."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -29,3 +31,17 @@ def test_shards_hold_what_the_table_draws(tmp_path):
         with pytest.raises(UserError, match="was drawn with"):
             draw_splits(tmp_path / "scenes", {"train": 300}, **other)
     assert json.loads((tmp_path / "scenes" / "train" / "description.json").read_text())["seed"] == 7
+
+
+def test_a_script_without_a_main_guard_is_told(tmp_path):
+    script = tmp_path / "draw.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from clip_jax.data.draw_splits import draw_splits\n"
+        f"draw_splits(Path({str(tmp_path)!r}), {{'train': 8}}, 0, 16)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "UserError: the processes that draw have ended" in done.stderr.splitlines()[-1]
+    assert "`if __name__ == '__main__':`" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "train").exists()

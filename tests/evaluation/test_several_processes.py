@@ -2,13 +2,13 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from support.processes import ended, finish, free_port
 
 from clip_jax.clip import create, save
 
@@ -32,26 +32,14 @@ def start(task: str, written: Path, model: Path, devices: int, *options: str) ->
     )
 
 
-def finish(*processes: subprocess.Popen) -> None:
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=240)
-            assert process.returncode == 0, errors
-    finally:
-        for process in processes:
-            process.kill()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_the_same_figures(task, tmp_path):
     model = tmp_path / "model"
     save(create("tiny"), model)
-    with socket.create_server(("", 0)) as server:
-        port = server.getsockname()[1]
     finish(start(task, tmp_path / "one.json", model, 1))
     finish(start(task, tmp_path / "eight.json", model, 8))
-    together = [f"--coordinator=localhost:{port}", "--processes=2"]
+    together = [f"--coordinator=localhost:{free_port()}", "--processes=2"]
     finish(*(start(task, tmp_path / f"two{i}.json", model, 4, *together, f"--process={i}") for i in range(2)))
     one, eight, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "eight", "two0"))
     assert not (tmp_path / "two1.json").exists()  # the first one tells
@@ -65,8 +53,7 @@ def test_the_same_figures(task, tmp_path):
 def test_a_dataset_that_one_process_cannot_open_is_told_by_both(tmp_path):
     """They all go on with the next one; none waits for the others within it."""
     save(create("tiny"), tmp_path / "model")
-    with socket.create_server(("", 0)) as server:
-        together = [f"--coordinator=localhost:{server.getsockname()[1]}", "--processes=2"]
+    together = [f"--coordinator=localhost:{free_port()}", "--processes=2"]
     (tmp_path / "pets1").symlink_to(tmp_path / "nowhere")
     (tmp_path / "pets0/cat").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "pets0/cat/1.png")
@@ -82,11 +69,7 @@ def test_a_dataset_that_one_process_cannot_open_is_told_by_both(tmp_path):
         )
         for i in range(2)
     ]
-    try:
-        outputs = [process.communicate(timeout=240) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    outputs = ended(*processes)
     assert [process.returncode for process in processes] == [2, 2], outputs
     for _, errors in outputs:
         assert "1 of 2 evaluations failed, the first is zero-shot of animals: " in errors

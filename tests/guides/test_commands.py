@@ -3,18 +3,18 @@
 A block that needs more than this machine has says so in a comment before it, and in words; its flags are checked only.
 """
 
+import ast
 import re
-import runpy
+import shlex
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from support.commands import OTHERS, check, furnish, run_steps, words
-from support.markdown import GUIDES, ROOT, blocks
+from support.commands import OTHERS, check, check_flags, furnish, run_steps, setup_extras, words
+from support.markdown import CLOUD, GUIDES, ROOT, blocks, code, prose
 
-CLOUD = ROOT / "experiments" / "tpu" / "README.md"
-PAGES = (ROOT / "README.md", *GUIDES)
+README = ROOT / "README.md"
+PAGES = (README, *GUIDES)
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 NEEDS = ("a cloud account", "libtpu, minutes", "a download", "downloads, hours", "minutes: .ci/run runs both")
 # The demo's own config at a fortieth of its size: what a reader's `clip-jax demo` leaves, sooner.
 DEMO = ("train", "--config=configs/scenes.py", "--workdir=runs/demo", "--config.steps=20", "--config.evaluate.every=20")
@@ -33,52 +33,34 @@ def bare(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory) -> Path:
-    """The workdir of the demo, made sooner."""
-    folder = tmp_path_factory.mktemp("demo")
-    furnish(folder)
-    run_steps([{"command": DEMO}], folder)
-    return folder / "runs" / "demo"
-
-
-@pytest.fixture
-def folder(tmp_path, demo) -> Path:
-    """As a reader has it: the repository's, after the demo, with images of one's own."""
-    furnish(tmp_path)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "demo").symlink_to(demo)
-    rng = np.random.default_rng(0)
-    for name in ("a.jpg", "b.jpg", "photo.jpg", "star.png"):
-        Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(tmp_path / name)
-    return tmp_path
-
-
 @pytest.mark.parametrize("page", [*PAGES, CLOUD], ids=page_name)
 def test_flags_and_keys(page, bare, monkeypatch, capsys):
     """Of every command, also of those that nothing here can run."""
     monkeypatch.chdir(bare)
-    extras = setup_extras(monkeypatch)
     found = words(blocks(page, "bash"), bare)
     assert found or not blocks(page, "bash")
     for program, *arguments in found:
         if program == "clip-jax":
             check(arguments, monkeypatch, capsys)
-        elif program == "pip":
-            [asked] = re.findall(r"\.\[([a-z,]+)\]", " ".join(arguments))
-            assert {*asked.split(",")} <= extras
         else:
             assert program in OTHERS
 
 
-def setup_extras(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    import setuptools
+@pytest.mark.parametrize("page", [*PAGES, CLOUD, ROOT / "CONTRIBUTING.md"], ids=page_name)
+def test_commands_in_the_text(page, monkeypatch, capsys):
+    for span in code(prose(page)):
+        if span.startswith("clip-jax "):
+            check_flags(span, monkeypatch, capsys)
+    asked = re.findall(r"\.\[([a-z,]+)\]", page.read_text(encoding="utf-8"))
+    assert {extra for several in asked for extra in several.split(",")} <= setup_extras()
 
-    found = {}
-    with monkeypatch.context() as patch:
-        patch.setattr(setuptools, "setup", lambda **options: found.update(options))
-        runpy.run_path(str(ROOT / "setup.py"))
-    return {*found["extras_require"]}
+
+@pytest.mark.parametrize("config", CONFIGS, ids=page_name)
+def test_commands_of_recipes(config, bare, monkeypatch, capsys):
+    monkeypatch.chdir(bare)
+    said = ast.get_docstring(ast.parse(config.read_text(encoding="utf-8"))) or ""
+    [command] = [line for line in said.splitlines() if line.lstrip().startswith("clip-jax ")]
+    check(shlex.split(command)[1:], monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
@@ -97,23 +79,30 @@ def test_cloud_commands_are_marked():
     """One by one, on the page that is about them."""
     for block in blocks(CLOUD, "bash"):
         for line in block.text.replace("\\\n", " ").splitlines():
-            if "gcloud" in line.split("#")[0].split(" ")[0] or "launch status" in line:
+            asks = line.split("#")[0].lstrip().startswith(("gcloud", "clip-jax launch")) or "gs://" in line
+            if asks and "--dry-run" not in line:
                 assert "☁" in line, line
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_blocks_run(page, folder):
-    """As they stand, one after the other, in the folder where the demo has been."""
+def test_blocks_run(tmp_path):
+    """As they stand, one after the other, all pages in the folder where the demo has been, in the README's order."""
+    furnish(tmp_path)
+    run_steps([{"command": DEMO}], tmp_path)
+    linked = re.findall(r"\]\((experiments/guides/\w+\.md)\)", README.read_text(encoding="utf-8"))
+    order = [README, *(ROOT / name for name in dict.fromkeys(linked))]
+    assert sorted(order) == sorted(PAGES)
     steps = []
-    for block in blocks(page, "bash", "python"):
-        if block.needs:
-            continue
-        if block.language == "python":
-            steps.append({"python": block.text})
-            continue
-        for program, *arguments in words([block], folder):
-            assert program == "clip-jax", program
-            steps.append({"command": arguments})
-    out = run_steps(steps, folder)
+    for page in order:
+        steps.append({"page": page_name(page)})
+        for block in blocks(page, "bash", "python"):
+            if block.needs:
+                continue
+            if block.language == "python":
+                steps.append({"python": block.text})
+                continue
+            for program, *arguments in words([block], tmp_path, real=["tar"]):  # out of the demo's data
+                assert program == "clip-jax", program
+                steps.append({"command": arguments})
+    out = run_steps(steps, tmp_path)
     assert out.count("+ clip-jax") == sum("command" in step for step in steps)

@@ -1,6 +1,7 @@
 """The migration page's Python: both cells of every row are executed, theirs beside ours, and the numbers compared."""
 
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from support.tokenizer_models import c4_like
 from support.torch_clip import randomise
 
 import clip_jax
+from clip_jax.cli.main import main
 
 torch = pytest.importorskip("torch")
 open_clip = import_open_clip()
@@ -36,7 +38,7 @@ def folder(tmp_path_factory) -> Path:
     """What the page's rows read: a model with nothing at its initial value in every layout, and an image."""
     root = tmp_path_factory.mktemp("migration")
     rng = np.random.default_rng(0)
-    clip = clip_jax.create("tiny-quickgelu")
+    clip = clip_jax.create("tiny")
     noise = jax.tree.map(lambda leaf: 0.05 * rng.standard_normal(leaf.shape).astype(np.float32), clip.params)
     clip = replace(clip, params=jax.tree.map(np.add, clip.params, noise))
     for layout, name in (("open_clip", "oc"), ("hf", "hf")):
@@ -111,6 +113,12 @@ def assert_equal(found: Any, expected: Any, where: str) -> None:
         assert relative_error(found, expected) <= 1e-5, where
 
 
+def test_versions_are_those_that_the_page_says():
+    major, _, _ = version("transformers").partition(".")
+    said = f"with open_clip_torch {version('open_clip_torch')} and transformers {major}."
+    assert said in " ".join(PAGE.read_text(encoding="utf-8").split())
+
+
 @pytest.mark.parametrize(("library", "least"), [("open_clip", 13), ("transformers", 15)])
 def test_both_sides_of_every_row_agree(names, library, least):
     rows = table(PAGE, library, "clip_jax", "what differs")
@@ -179,6 +187,20 @@ def test_big_vision(names):
         assert (found is None) == (values is None)
         if values is not None:
             assert_equal(found, values, right)
+
+
+def test_a_checkpoint_of_their_trainer_is_converted(names, tmp_path):
+    """As open_clip_train's main saves it, with the optimizer's state beside the weights."""
+    model, _, _ = open_clip.create_model_and_transforms("local-dir:oc")
+    optimizer = torch.optim.AdamW(model.parameters())
+    model.encode_text(torch.ones(2, 32, dtype=torch.int64)).sum().backward()
+    optimizer.step()
+    held = {"epoch": 3, "name": "run", "state_dict": model.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save(held, tmp_path / "epoch_3.pt")
+    main(["convert", str(tmp_path / "epoch_3.pt"), str(tmp_path / "ours"), "--model", "tiny"])
+    with torch.no_grad():
+        expected = model.encode_text(open_clip.get_tokenizer("local-dir:oc")(names["texts"]))
+    assert_equal(clip_jax.load(tmp_path / "ours").encode_text(names["texts"]), expected, "epoch_3.pt")
 
 
 def test_what_differs_everywhere(names, folder):

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from support.closeness import relative_error
+from support.config_keys import at, config_with, holds, key_and_text, literal
 from support.markdown import GUIDES, code, table
 from support.open_clip_shim import import_open_clip
 
@@ -21,9 +21,10 @@ import clip_jax
 from clip_jax.config import VisionConfig
 from clip_jax.presets import get_config
 from clip_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
-from clip_jax.training.config_file import check_config
+from clip_jax.training.learning_rates import is_trained
 from clip_jax.training.optimizer import decayed, make_schedule
 from clip_jax.weights.pretrained import get_pretrained
+from clip_jax.weights.tree import flatten
 
 torch = pytest.importorskip("torch")
 open_clip = import_open_clip()
@@ -52,55 +53,34 @@ def flags_of(words: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("row", FLAGS, ids=lambda row: row[0])
-def test_their_flag_is_there_with_that_default(row):
-    words = shlex.split(code(row[0])[0])
-    assert {*flags_of(words)} <= their_parser()._option_string_actions.keys()  # none abbreviated
+def test_their_flags_are_there_with_those_defaults(row):
+    """Of several flags, each has its own default, or all have the one."""
+    [said] = code(row[0])
+    words, known = shlex.split(said), their_parser()._option_string_actions
+    flags, defaults = flags_of(words), [ast.literal_eval(default) for default in code(row[1])]
+    assert {*flags} <= known.keys()  # none abbreviated
     params.parse_args(words)
-    destination = their_parser()._option_string_actions[words[0]].dest
     # Learning rate and Adam's numbers follow the model.
-    model = [] if words[0] == "--model" else ["--model", "ViT-B-32"]
-    assert getattr(params.parse_args(model), destination) == ast.literal_eval(code(row[1])[0])
-
-
-def config_with(override: str) -> TrainConfig:
-    key, _, text = override.partition("=")
-    return check_config(ConfigDict({"data": {"source": "synthetic:8"}}), [(key, text)])
-
-
-def at(values: Any, key: str) -> Any:
-    for name in key.split("."):
-        values = values[name]
-    return values
-
-
-def holds(found: Any, expected: Any) -> bool:
-    """Whether a config's value is the given one, but for defaults beside it and lists that became tuples."""
-    if isinstance(expected, dict):
-        return all(holds(found[name], value) for name, value in expected.items())
-    if isinstance(expected, list | tuple):
-        return len(found) == len(expected) and all(map(holds, found, expected))
-    return found == expected
-
-
-def literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    found = params.parse_args([] if flags == ["--model"] else ["--model", "ViT-B-32"])
+    assert [getattr(found, known[flag].dest) for flag in flags] == (
+        defaults if len(defaults) > 1 else defaults * len(flags)
+    )
 
 
 @pytest.mark.parametrize("row", [*FLAGS, *KEYS], ids=lambda row: row[0])
 def test_our_key_is_taken(row):
     [override] = code(row[2] if len(row) == 5 else row[1])
-    key, _, text = override.partition("=")
+    key, text = key_and_text(override)
     assert holds(at(asdict(config_with(override)), key), literal(text))
 
 
 @pytest.mark.parametrize("row", FLAGS, ids=lambda row: row[0])
 def test_our_key_has_that_default(row):
-    key = code(row[2])[0].partition("=")[0]
+    [override] = code(row[2])
+    key = override.partition("=")[0]
     if row[3]:
-        assert at(asdict(TrainConfig(DataConfig(""))), key) == literal(code(row[3])[0])
+        [default] = code(row[3])
+        assert at(asdict(TrainConfig(DataConfig(""))), key) == literal(default)
     else:  # a place, which has no default
         assert key.startswith(("data.source", "evaluate."))
 
@@ -126,14 +106,29 @@ def test_names():
         assert known == f"{tag}/{name}"
         assert known in ours & theirs
         assert get_pretrained(known).config.text.transformer.activation == activation
-        theirs_quick = open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", False)
-        assert theirs_quick == (activation == "quick_gelu")
+        assert open_clip.get_pretrained_cfg(name, tag)
+        for quick in (open_clip.get_model_config(name), open_clip.get_pretrained_cfg(name, tag)):
+            assert quick.get("quick_gelu", False) == (activation == "quick_gelu")  # or open_clip would warn
 
 
 def test_plain_names_have_the_exact_gelu():
     for name, quick in (("ViT-B-32", False), ("ViT-B-32-quickgelu", True)):
         assert bool(open_clip.get_model_config(name).get("quick_gelu")) == quick
         assert (get_config(name).text.transformer.activation == "quick_gelu") == quick
+
+
+def test_openai_is_quick_gelu_under_either_name():
+    for name in ("openai/ViT-B-32", "openai/ViT-B-32-quickgelu"):
+        assert get_pretrained(name).config.text.transformer.activation == "quick_gelu"
+
+
+def test_their_last_group_of_a_vit_is_the_projection():
+    [override] = {code(row[4])[-1] for row in FLAGS if "--lock-image-unlocked-groups" in row[0]}
+    flags = is_trained(jax.eval_shape(lambda: clip_jax.create("tiny").params), config_with(override).optimizer.frozen)
+    assert [name for name, flag in flatten(flags["visual"]).items() if flag] == ["projection"]
+    model = open_clip.CLIP(24, SMALL, WORDS)
+    model.lock_image_tower(unlocked_groups=1)
+    assert [name for name, p in model.visual.named_parameters() if p.requires_grad] == ["proj"]
 
 
 def test_learning_rates_are_equal_in_every_step():

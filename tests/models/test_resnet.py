@@ -1,5 +1,6 @@
 """CLIP's ResNet against open_clip's ModifiedResNet in PyTorch, in float64, as it serves and as it trains."""
 
+import copy
 from functools import lru_cache
 from typing import Any
 
@@ -116,19 +117,16 @@ def test_features_and_every_stage(name):
 
 
 @lru_cache
-def torch_training(name: str, train: bool) -> tuple[Any, Params, Params]:
+def torch_training(name: str, train: bool, dtype: torch.dtype = torch.float64) -> tuple[Any, Params, Params]:
     """Features, the gradients of their product with some matrix, and the statistics afterwards."""
-    model, _ = model_and_params(name)
-    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model = copy.deepcopy(model_and_params(name)[0]).to(dtype)
     visual = model.visual.train(train)
-    features = visual(torch_images(pixels_of(CONFIGS[name])))
-    gradients = torch.autograd.grad(
-        (features * torch.tensor(cotangent(features.shape))).sum(), list(visual.parameters())
-    )
+    features = visual(torch_images(pixels_of(CONFIGS[name])).to(dtype))
+    product = (features * torch.tensor(cotangent(features.shape), dtype=dtype)).sum()
+    gradients = torch.autograd.grad(product, list(visual.parameters()))
     named = {f"visual.{key}": leaf for (key, _), leaf in zip(visual.named_parameters(), gradients, strict=True)}
-    statistics = {key: value.clone() for key, value in model.state_dict().items()}
-    model.load_state_dict(before)
-    zeros = {key: torch.zeros_like(value) for key, value in before.items()}
+    statistics = model.state_dict()
+    zeros = {key: torch.zeros_like(value) for key, value in statistics.items()}
     return features.detach(), params_from_open_clip(zeros | named), params_from_open_clip(statistics)
 
 
@@ -136,17 +134,25 @@ def cotangent(shape) -> np.ndarray:
     return np.random.default_rng(5).standard_normal(tuple(shape))
 
 
-# Where a batch's own statistics are used, errors grow: PyTorch's own float32 errs here by 9e-6 in features and by 3e-5
-# in gradients, ours by 4e-6 and 3e-5.
+def gradient_errors(gradients: Params, exact: Params) -> np.ndarray:
+    """The relative error of each parameter's gradient; running statistics have none."""
+    pairs = zip(jax.tree.leaves_with_path(gradients["visual"]), jax.tree.leaves(exact["visual"]), strict=True)
+    return np.array([relative_error(one, other) for (path, one), other in pairs if not is_statistic(path)])
+
+
+def is_statistic(path: tuple[Any, ...]) -> bool:
+    return path[-1].key in ("mean", "variance")
+
+
+def root_mean_square(values: np.ndarray) -> float:
+    return float(np.sqrt((values**2).mean()))
+
+
 @pytest.mark.parametrize(
-    ("name", "train", "remat", "feature_error", "gradient_error"),
-    [
-        ("deep", True, "block", 1e-5, 3e-5),
-        ("wide", False, "dots", 2e-6, 3e-5),
-        ("wide", True, "none", 1e-5, 3e-5),
-    ],
+    ("name", "train", "remat"), [("deep", True, "block"), ("wide", False, "dots"), ("wide", True, "none")]
 )
-def test_gradients_and_statistics(name, train, remat, feature_error, gradient_error):
+def test_gradients_and_statistics(name, train, remat):
+    """They err from float64 as PyTorch's float32 does: where a batch's own statistics are used, errors grow."""
     config = CONFIGS[name]
     _, params = model_and_params(name)
     features, expected, statistics = torch_training(name, train)
@@ -157,20 +163,17 @@ def test_gradients_and_statistics(name, train, remat, feature_error, gradient_er
 
     pixels = jnp.asarray(pixels_of(config))
     gradients, (embedding, named) = jax.jit(jax.grad(product, has_aux=True))(params, pixels)
-    assert relative_error(embedding, features) <= feature_error
+    single_features, single_gradients, _ = torch_training(name, train, torch.float32)
+    assert relative_error(embedding, features) <= 2 * relative_error(single_features, features) < 5e-5
+    ours, theirs = (gradient_errors(one, expected) for one in (gradients, single_gradients))
+    assert ours.max() <= 2 * theirs.max() < 1e-4
+    assert root_mean_square(ours) <= 1.2 * root_mean_square(theirs)
     after = with_statistics(params, named.get("statistics", {}))
     assert max(jax.tree.leaves(jax.tree.map(relative_error, after["visual"], statistics["visual"]))) <= 1e-6
-    unlearnt = 0
-    for (path, ours), theirs in zip(
-        jax.tree.leaves_with_path(gradients["visual"]), jax.tree.leaves(expected["visual"]), strict=True
-    ):
-        if path[-1].key in ("mean", "variance"):
-            unlearnt += 1
-            assert not ours.any()
-        else:
-            assert relative_error(ours, theirs) <= gradient_error, path
+    unlearnt = [leaf for path, leaf in jax.tree.leaves_with_path(gradients["visual"]) if is_statistic(path)]
+    assert not any(leaf.any() for leaf in unlearnt)
     convolutions = [path for path, _ in jax.tree.leaves_with_path(params["visual"]) if "conv" in path[-2].key]
-    assert unlearnt == 2 * len(convolutions)
+    assert len(unlearnt) == 2 * len(convolutions)
 
 
 @pytest.mark.parametrize("train", [False, True])

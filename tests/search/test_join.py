@@ -16,8 +16,8 @@ from clip_jax.search.shards import (
     Shard,
     complete_shards,
     count_keys,
+    write_kept,
     write_shard,
-    write_whole,
 )
 
 DESCRIBED = Description("m", "v", "t", "d", "dd", "images", 12, 4, 3, True, "float32", "float32")
@@ -32,7 +32,7 @@ def folder(tmp_path) -> Path:
     for number in range(3):
         here = range(4 * number, 4 * number + 4)
         write_shard(place, Shard(number, ROWS[here], [{"key": f"k{row}", "sample": row} for row in here], []))
-    write_whole(place / DESCRIPTION, DESCRIBED.to_json().encode())
+    write_kept(place / DESCRIPTION, DESCRIBED.to_json().encode())
     return place
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 GUIDES = tuple(sorted((ROOT / "experiments" / "guides").glob("*.md")))
+CLOUD = ROOT / "experiments" / "tpu" / "README.md"
 _BLOCK = re.compile(
     r"^(?:<!-- needs: (?P<needs>[^>]*) -->\n)?^```(?P<language>[a-z]+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -35,6 +36,11 @@ def blocks(page: Path, *languages: str) -> list[Block]:
         line = text.count("\n", 0, match.start("text"))
         found.append(Block(page, line, match["language"], match["text"], match["needs"] or ""))
     return [block for block in found if block.language in languages]
+
+
+def prose(page: Path) -> str:
+    """The text of a page without its fenced blocks."""
+    return _BLOCK.sub("", page.read_text(encoding="utf-8"))
 
 
 def table(page: Path, *header: str) -> list[tuple[str, ...]]:

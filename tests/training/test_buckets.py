@@ -17,6 +17,7 @@ from etils import epath
 from etils.epath import backend, gpath
 from support.short_run import SHORT
 
+import clip_jax
 from clip_jax.errors import IOFailure, UserError
 from clip_jax.sharding import MeshConfig
 from clip_jax.training import attempt, metrics
@@ -204,6 +205,23 @@ def test_a_run_goes_on_from_its_bucket_on_another_mesh(arrays, tmp_path):
     assert [line["batch_digest"] for line in again] == [line["batch_digest"] for line in whole]
     assert [line["loss"] for line in again] == pytest.approx([line["loss"] for line in whole], rel=1e-5)
     assert (tmp_path / "bucket/run/first_batch.png").read_bytes().startswith(b"\x89PNG")
+    loaded, there = (clip_jax.load(place) for place in ("gs://bucket/run", tmp_path / "bucket/run"))
+    assert loaded.config == there.config
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, there.params)
+
+
+def test_models_in_buckets(bucket, monkeypatch):
+    with pytest.raises(UserError, match=r"^gs://bucket/none holds no checkpoint of a training run; .* read from disk"):
+        clip_jax.load("gs://bucket/none")
+
+    def refuse(*_: object, **__: object) -> bool:
+        raise RuntimeError("no credentials\nand so on")
+
+    monkeypatch.setattr(backend.os_backend, "isdir", refuse)
+    with pytest.raises(
+        IOFailure, match=r"^cannot list .*gs://bucket/run/checkpoints \(RuntimeError: no credentials\)$"
+    ):
+        clip_jax.load("gs://bucket/run")
 
 
 @pytest.mark.parametrize("name", ["s3://bucket/run", "http://host/run"])

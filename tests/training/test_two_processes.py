@@ -17,6 +17,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from support.processes import ended, finish, free_port
 
 import clip_jax
 from clip_jax.clip import Clip
@@ -63,23 +64,6 @@ def start(workdir: Path, devices: int, *options: str) -> subprocess.Popen:
 def start_together(workdir: Path, processes: int, devices: int, *options: str) -> list[subprocess.Popen]:
     several = (*options, f"--coordinator=localhost:{free_port()}", f"--processes={processes}")
     return [start(workdir, devices, *several, f"--process={process}") for process in range(processes)]
-
-
-def free_port() -> int:
-    with socket.create_server(("", 0)) as server:
-        return server.getsockname()[1]
-
-
-def finish(*processes: subprocess.Popen) -> list[tuple[str, str]]:
-    """What each wrote to its outputs; each must have succeeded."""
-    try:
-        outputs = [process.communicate(timeout=240) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (_, errors) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, errors
-    return outputs
 
 
 @contextmanager
@@ -182,7 +166,7 @@ def test_neither_outlives_the_other_and_both_resume(tmp_path, unbroken):
             if sent == signal.SIGKILL:
                 assert_gives_up(processes[1 - process])
                 continue
-            outputs = [process.communicate(timeout=240) for process in processes]
+            outputs = ended(*processes)
             assert [process.returncode for process in processes] == [75, 75], outputs
         saved.append(len(metrics(broken)))
         heard = "SIGTERM" if process == 0 else "a signal"  # what the first knows, which alone speaks

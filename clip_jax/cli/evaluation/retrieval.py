@@ -14,7 +14,7 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--data", required=True, metavar="SPEC", help="captioned images; several captions each count")
     parser.add_argument("--prefix", help="put before every caption (default: that of --dataset, or nothing)")
-    parser.add_argument("--dataset", metavar="NAME", help="the benchmark that the data is: flickr30k or mscoco")
+    parser.add_argument("--dataset", metavar="NAME", help="the benchmark that the data is: flickr30k or coco")
     options = parser.parse_args(arguments)
 
     from clip_jax.cli.evaluation.prepare import subject_of, together_with

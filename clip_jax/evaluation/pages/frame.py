@@ -1,8 +1,6 @@
 """A page as one HTML file: its frame in assets, the style that all pages share, its sections, and writing it whole."""
 
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from importlib import resources
 from importlib.metadata import version
@@ -10,7 +8,7 @@ from pathlib import Path
 from string import Template
 
 import clip_jax
-from clip_jax.errors import UserError
+from clip_jax.whole_file import write_output
 
 ASSETS = resources.files("clip_jax") / "assets"
 
@@ -22,15 +20,7 @@ def write_framed(frame: str, parts: Mapping[str, str], path: Path) -> None:
     """
     style = (ASSETS / "page.css").read_text(encoding="utf-8").strip()
     page = Template((ASSETS / frame).read_text(encoding="utf-8")).substitute({"style": style, **parts})
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8", errors="replace")  # a path as a name may hold bytes that are no text
-        os.replace(partial, path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    write_output(path, page)
 
 
 def footer() -> str:

@@ -2,12 +2,12 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.processes import ended, free_port
 
 from clip_jax.tpu.doctor.hosts import compare, sum_of_ones
 
@@ -27,10 +27,8 @@ def test_hosts():
 
 @pytest.mark.slow
 def test_two_processes_with_different_configs(tmp_path):
-    with socket.create_server(("", 0)) as server:
-        port = server.getsockname()[1]
     command = [sys.executable, "-m", "clip_jax.cli.main", "doctor", f"--config={SCENES}", f"--workdir={tmp_path}/run"]
-    several = [f"--coordinator=localhost:{port}", "--processes=2", f"--json={tmp_path}/found.json"]
+    several = [f"--coordinator=localhost:{free_port()}", "--processes=2", f"--json={tmp_path}/found.json"]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     processes = [
         subprocess.Popen(
@@ -41,11 +39,7 @@ def test_two_processes_with_different_configs(tmp_path):
         )
         for i in (0, 1)
     ]
-    try:
-        first, second = (process.communicate(timeout=200)[0] for process in processes)
-    finally:
-        for process in processes:
-            process.kill()
+    (first, _), (second, _) = ended(*processes)
     assert [process.returncode for process in processes] == [1, 1]
     assert "give all hosts the same packages, files and command" in " ".join(first.split())
     assert "what was seen" not in second
