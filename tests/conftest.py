@@ -1,7 +1,9 @@
 """Eight fake CPU devices and JAX's strict rank promotion for every test, and models small enough to build at will."""
 
+import gc
 import os
 import tempfile
+from collections.abc import Iterator
 
 # Read when JAX is first imported, so before anything else here.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -32,6 +34,19 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Bytes by their argument's name: archives have the time in them, and workers must agree on every test's name."""
     return argname if isinstance(val, bytes) else None
+
+
+def pytest_collection_finish() -> None:
+    """Collecting garbage, which some code does by name, passes over all that the libraries have made so far."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs() -> Iterator[None]:
+    """A file's compiled programs go with it; those of thousands of tests would be gigabytes."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
