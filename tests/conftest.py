@@ -37,7 +37,7 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 def pytest_collection_finish() -> None:
-    """Collecting garbage, which some code does by name, passes over all that the libraries have made so far."""
+    """Garbage collections, which some code asks for, pass over all that the libraries have made so far."""
     gc.collect()
     gc.freeze()
 

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import errno
 import os
 import threading
 
@@ -28,6 +29,24 @@ def test_output(tmp_path):
         write_output(tmp_path / "new/folder/page.html/below", "text")
 
 
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.ENOSPC])
+def test_a_file_in_a_folder_that_takes_no_other(tmp_path, monkeypatch, number):
+    (tmp_path / "file").write_text("old")
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    if number == errno.EBUSY:
+        write_output(tmp_path / "file", "new")
+        assert (tmp_path / "file").read_text() == "new"
+    else:  # a full disk would leave a half
+        with pytest.raises(UserError, match=r"cannot write .*: No space left on device"):
+            write_output(tmp_path / "file", "new")
+        assert (tmp_path / "file").read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_links_and_devices_stay(tmp_path):
     (tmp_path / "link").symlink_to("file")
     write_output(tmp_path / "link", "text")
@@ -36,7 +55,7 @@ def test_links_and_devices_stay(tmp_path):
 
     os.mkfifo(tmp_path / "pipe")
     found = []
-    reader = threading.Thread(target=lambda: found.append((tmp_path / "pipe").read_text()))
+    reader = threading.Thread(target=lambda: found.append((tmp_path / "pipe").read_text()), daemon=True)
     reader.start()
     write_output(tmp_path / "pipe", "to a pipe")
     reader.join(10)

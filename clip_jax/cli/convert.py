@@ -14,9 +14,9 @@ def run(arguments: Sequence[str]) -> None:
         "convert",
         "Convert a model between layouts: clip_jax, open_clip, hf (transformers' CLIPModel and SiglipModel), openai.\n"
         "SRC is a folder or file in any of them, which is recognised by content (also OpenAI's TorchScript .pt, state\n"
-        "dicts in .pt, .bin and .safetensors, big_vision's SigLIP .npz, a training workdir), a name that\n"
-        "`clip-jax models --pretrained` lists, or hf-hub:OWNER/NAME. Tokenizer and preprocessing go along. Parameters\n"
-        "keep their type and value to the last bit. Nothing in a pickle is ever run.",
+        "dicts in .pt, .bin and .safetensors, big_vision's SigLIP .npz, a training workdir, also in gs://), a name\n"
+        "that `clip-jax models --pretrained` lists, or hf-hub:OWNER/NAME. Tokenizer and preprocessing go along.\n"
+        "Parameters keep their type and value to the last bit. Nothing in a pickle is ever run.",
         "clip-jax convert ViT-B-32.pt released/ --to hf",
     )
     parser.add_argument("source", metavar="SRC", help="what to read")

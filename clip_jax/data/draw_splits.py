@@ -39,13 +39,13 @@ def draw_splits(folder: Path, images: dict[Split, int], seed: int, image_size: i
                 _draw_split(pool, folder / split, split, wanted)
     except BrokenProcessPool as error:
         raise UserError(
-            "the processes that draw have ended; they import the script that is run, which must do what it does below "
-            "`if __name__ == '__main__':`"
+            "the processes that draw have ended: for lack of memory, or because the script that is run, which they "
+            "import, does not do what it does below `if __name__ == '__main__':`"
         ) from error
 
 
 def _draw_split(pool: ProcessPoolExecutor, folder: Path, split: Split, wanted: dict[str, int]) -> None:
-    table = ScenesTable(split, **wanted)
+    table = ScenesTable(split, wanted["images"], wanted["seed"], wanted["image_size"])
     chunks = [range(start, min(start + CHUNK, len(table))) for start in range(0, len(table), CHUNK)]
     records = (record for chunk in pool.map(_draw, [table] * len(chunks), chunks) for record in chunk)
     write_tar_shards(records, folder, class_names=table.class_names, total=len(table), description=wanted)

@@ -10,8 +10,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from clip_jax.errors import UserError
+from clip_jax.whole_file import PARTIAL
 
-PARTIAL = ".partial-"
 CHECKPOINTS = "checkpoints"  # in the workdir of a training run
 TOKENIZER = "tokenizer"  # beside it, where the run's tokenizer reads files
 

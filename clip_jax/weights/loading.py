@@ -6,7 +6,7 @@ from pathlib import Path
 
 from etils import epath
 
-from clip_jax.errors import UserError
+from clip_jax.errors import IOFailure, UserError, reason
 from clip_jax.presets import PRESETS
 from clip_jax.weights import released
 from clip_jax.weights.checkpoint import Checkpoint, Origin, in_memory
@@ -62,14 +62,19 @@ def _read_path(path: Path, hints: Hints) -> Checkpoint:
 
 
 def _read_bucket(workdir: epath.Path) -> Checkpoint:
-    from clip_jax.weights import orbax_checkpoints
-
-    if not orbax_checkpoints.complete_steps(workdir / CHECKPOINTS):
-        raise UserError(
-            f"{workdir} holds no checkpoint of a training run; a model in any other layout is read from disk, so copy "
-            "it there (gcloud storage cp -r)"
-        )
-    return _read_workdir(workdir)
+    try:
+        if (workdir / CHECKPOINTS).is_dir():
+            return _read_workdir(workdir)
+    except UserError:
+        raise
+    except ImportError as error:
+        raise UserError(f"reading {workdir} needs another package; pip install '.[gcs]' in the repository") from error
+    except Exception as error:  # what is behind the address has errors of its own
+        raise IOFailure(f"cannot read {workdir} ({reason(error)})") from error
+    raise UserError(
+        f"{workdir} holds no training run; a model in any other layout is read from disk, so copy it there (gcloud "
+        "storage cp -r)"
+    )
 
 
 def _read_workdir(workdir: Path | epath.Path) -> Checkpoint:

@@ -1,13 +1,14 @@
 """A checkpoint run in PyTorch by the library that it is written for, for comparison. Needs the extra `torch`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from clip_jax.errors import UserError
+from clip_jax.errors import UserError, reason
 from clip_jax.weights.parity import Trace, assemble
 from clip_jax.weights.reading import HF_CONFIG, OPEN_CLIP_CONFIG
 
@@ -34,11 +35,18 @@ def trace_in_torch(folder: Path, pixels: np.ndarray, tokens: np.ndarray) -> Trac
 
 
 def _library(name: str) -> Any:
-    try:
+    with _importing(name):
         return import_module(name)
+
+
+@contextmanager
+def _importing(name: str) -> Iterator[None]:
+    try:
+        yield
     except (ImportError, RuntimeError) as error:  # torchvision raises the second where it does not fit torch
         raise UserError(
-            f"{name} cannot be imported ({error}); pip install '.[torch]' in the repository has what fits together"
+            f"{name} cannot be imported ({reason(error)}); pip install '.[torch]' in the repository, with torch and "
+            "torchvision from the same index"
         ) from error
 
 
@@ -58,8 +66,11 @@ def _open_clip(folder: Path, images: Any, texts: Any) -> Trace:
 
 
 def _transformers(folder: Path, images: Any, texts: Any) -> Trace:
-    auto_model: Any = _library("transformers").AutoModel
-    model = auto_model.from_pretrained(folder, dtype="float32", local_files_only=True).eval()
+    library = _library("transformers")
+    config = library.AutoConfig.from_pretrained(folder, local_files_only=True)
+    with _importing("transformers"):  # which imports models only now
+        model_class = library.MODEL_MAPPING[type(config)]
+    model = model_class.from_pretrained(folder, dtype="float32", local_files_only=True).eval()
     siglip = hasattr(model, "logit_bias")
 
     def image_features() -> Any:

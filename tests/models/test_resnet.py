@@ -117,7 +117,7 @@ def test_features_and_every_stage(name):
 
 
 @lru_cache
-def torch_training(name: str, train: bool, dtype: torch.dtype = torch.float64) -> tuple[Any, Params, Params]:
+def torch_training(name: str, train: bool, dtype: Any = torch.float64) -> tuple[Any, Params, Params]:
     """Features, the gradients of their product with some matrix, and the statistics afterwards."""
     model = copy.deepcopy(model_and_params(name)[0]).to(dtype)
     visual = model.visual.train(train)
@@ -167,7 +167,7 @@ def test_gradients_and_statistics(name, train, remat):
     assert relative_error(embedding, features) <= 2 * relative_error(single_features, features) < 5e-5
     ours, theirs = (gradient_errors(one, expected) for one in (gradients, single_gradients))
     assert ours.max() <= 2 * theirs.max() < 1e-4
-    assert root_mean_square(ours) <= 1.2 * root_mean_square(theirs)
+    assert root_mean_square(ours) <= 1.5 * root_mean_square(theirs)
     after = with_statistics(params, named.get("statistics", {}))
     assert max(jax.tree.leaves(jax.tree.map(relative_error, after["visual"], statistics["visual"]))) <= 1e-6
     unlearnt = [leaf for path, leaf in jax.tree.leaves_with_path(gradients["visual"]) if is_statistic(path)]

@@ -185,7 +185,7 @@ def test_prompt_engineering(folder, clip):
     alone = {one: hits(names, [one]) for one in templates}
     best, chosen_on, judged_on = found["choice"]
     logits = [clip.logit_scale * features @ classifier(clip, names, [one]).T for one in templates]
-    of_probabilities = sum(softmax(one, axis=1) for one in logits).argmax(axis=1) == truth
+    of_probabilities = np.sum([softmax(one, axis=1) for one in logits], axis=0).argmax(axis=1) == truth
     both = unit(sum(classifier(clip, words, ["a {}."]) for words in (names, found["other"])))
 
     assert found["by_template"] == pytest.approx({one: accuracy(names, [one]) for one in templates}, abs=1.5 / 480)
@@ -267,6 +267,7 @@ def test_features_in_jax(folder, clip):
         folder,
         {
             "probe": "probe_accuracy",
+            "zero_shot": "zero_shot_accuracy",
             "by_depth": "by_depth",
             "phrases": "phrases",
             "sums": "maps.sum(axis=(2, 3)).tolist()",
@@ -279,6 +280,8 @@ def test_features_in_jax(folder, clip):
     centre, spread, truth = x_train.mean(axis=0), x_train.std(axis=0), np.arange(480) % 24
     # The notebook's mean cross-entropy and 1e-3 of the squared weights, as scikit-learn weighs them.
     probe = LogisticRegression(C=1 / (2 * 1e-3 * 480), max_iter=2000).fit((x_train - centre) / spread, truth)
+    names = classifier(clip, open_table("scenes:held_out").class_names, ["a {}.", "a drawing of a {}."])
+    zero_shot = ((unit(clip.encode_image(test)) @ names.T).argmax(axis=1) == truth).mean()
     images = clip.preprocess(images_of("scenes:relations?images=8"))
     plain = np.broadcast_to(np.median(images, axis=(1, 2), keepdims=True), images.shape)
     image, background = (unit(clip.encode_image(pixels)) for pixels in (images, np.ascontiguousarray(plain)))
@@ -286,6 +289,7 @@ def test_features_in_jax(folder, clip):
     changes = np.einsum("bk,bsk->bs", image - background, sentences)
 
     assert found["probe"] == pytest.approx(probe.score((x_test - centre) / spread, truth), abs=0.02)
+    assert found["zero_shot"] == pytest.approx(zero_shot, abs=1.5 / 480)
     assert found["by_depth"]["layer 1"] < found["by_depth"]["pre_projection"]
     np.testing.assert_allclose(found["sums"], changes, atol=0.01)
     assert np.abs(changes).max() > 0.1

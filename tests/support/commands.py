@@ -107,7 +107,9 @@ def run_steps(steps: Sequence[dict[str, Any]], folder: Path) -> str:
     environment |= {"PYTHONPATH": str(ROOT / "tests"), "XDG_CACHE_HOME": str(folder / "cache")}
     environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiling is most of what short runs do
     program = [sys.executable, str(Path(__file__).with_name("run_page.py"))]
-    done = subprocess.run(program, input=json.dumps(steps), cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        program, input=json.dumps(steps), cwd=folder, env=environment, capture_output=True, text=True, timeout=3000
+    )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
 

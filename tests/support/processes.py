@@ -16,6 +16,10 @@ def ended(*processes: subprocess.Popen) -> list[tuple[str, str]]:
     """What each wrote to its outputs, once all have ended; none outlives the call."""
     try:
         return [process.communicate(timeout=SECONDS) for process in processes]
+    except subprocess.TimeoutExpired as error:
+        for process in processes:
+            process.kill()
+        raise AssertionError([process.communicate() for process in processes]) from error
     finally:
         for process in processes:
             process.kill()

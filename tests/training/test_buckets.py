@@ -211,7 +211,7 @@ def test_a_run_goes_on_from_its_bucket_on_another_mesh(arrays, tmp_path):
 
 
 def test_models_in_buckets(bucket, monkeypatch):
-    with pytest.raises(UserError, match=r"^gs://bucket/none holds no checkpoint of a training run; .* read from disk"):
+    with pytest.raises(UserError, match=r"^gs://bucket/none holds no training run; .* read from disk"):
         clip_jax.load("gs://bucket/none")
 
     def refuse(*_: object, **__: object) -> bool:

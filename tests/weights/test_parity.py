@@ -238,7 +238,26 @@ def test_without_torch(source, parity, monkeypatch, error):
     monkeypatch.setattr(torch_model, "import_module", fail)
     outcome = parity(source, source, "--torch")
     assert outcome.code == 2
-    assert outcome.error.startswith(f"clip-jax: torch cannot be imported ({error}); pip install '.[torch]'")
+    told = f"torch cannot be imported ({type(error).__name__}: {error}); pip install '.[torch]'"
+    assert outcome.error.startswith(f"clip-jax: {told}")
+
+
+def test_without_a_torchvision_that_fits(source, tmp_path, parity, monkeypatch):
+    """A model, and torchvision with it, is imported by transformers only when it is asked for."""
+    import transformers
+
+    class Models:
+        def __getitem__(self, config: type) -> None:
+            assert config is transformers.CLIPConfig
+            raise ModuleNotFoundError("Could not import") from RuntimeError("operator nms does not exist")
+
+    clip_jax.save(clip_jax.load(source), tmp_path / "hf", layout="hf")
+    monkeypatch.setattr(transformers, "MODEL_MAPPING", Models())
+    outcome = parity(source, tmp_path / "hf", "--torch")
+    assert outcome.code == 2
+    assert outcome.error.startswith(
+        "clip-jax: transformers cannot be imported (RuntimeError: operator nms does not exist)"
+    )
 
 
 def test_differences_by_hand():
