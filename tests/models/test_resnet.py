@@ -149,10 +149,11 @@ def root_mean_square(values: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(
-    ("name", "train", "remat"), [("deep", True, "block"), ("wide", False, "dots"), ("wide", True, "none")]
+    ("name", "train", "remat", "feature_error"),
+    [("deep", True, "block", 1e-5), ("wide", False, "dots", 2e-6), ("wide", True, "none", 1e-5)],
 )
-def test_gradients_and_statistics(name, train, remat):
-    """They err from float64 as PyTorch's float32 does: where a batch's own statistics are used, errors grow."""
+def test_gradients_and_statistics(name, train, remat, feature_error):
+    """Where a batch's own statistics are used, errors grow, PyTorch's float32 ones alike, as far as the CPU has it."""
     config = CONFIGS[name]
     _, params = model_and_params(name)
     features, expected, statistics = torch_training(name, train)
@@ -163,11 +164,12 @@ def test_gradients_and_statistics(name, train, remat):
 
     pixels = jnp.asarray(pixels_of(config))
     gradients, (embedding, named) = jax.jit(jax.grad(product, has_aux=True))(params, pixels)
-    single_features, single_gradients, _ = torch_training(name, train, torch.float32)
-    assert relative_error(embedding, features) <= 2 * relative_error(single_features, features) < 5e-5
-    ours, theirs = (gradient_errors(one, expected) for one in (gradients, single_gradients))
-    assert ours.max() <= 2 * theirs.max() < 1e-4
-    assert root_mean_square(ours) <= 1.5 * root_mean_square(theirs)
+    assert relative_error(embedding, features) <= feature_error
+    ours, theirs = (
+        gradient_errors(one, expected) for one in (gradients, torch_training(name, train, torch.float32)[1])
+    )
+    assert ours.max() <= max(3e-5, 1.5 * theirs.max())
+    assert root_mean_square(ours) <= 1.2 * root_mean_square(theirs)
     after = with_statistics(params, named.get("statistics", {}))
     assert max(jax.tree.leaves(jax.tree.map(relative_error, after["visual"], statistics["visual"]))) <= 1e-6
     unlearnt = [leaf for path, leaf in jax.tree.leaves_with_path(gradients["visual"]) if is_statistic(path)]
